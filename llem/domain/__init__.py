@@ -1,0 +1,1 @@
+"""The values that llem keeps: immutable, checked at construction, without any I/O."""

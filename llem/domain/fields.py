@@ -1,0 +1,307 @@
+"""
+What a field may hold, said once: by its type, and by the helper that declares it.
+
+Every `Record` checks its fields at construction, whoever constructs it. The codec and the JSON
+Schema read the same types and the same metadata, so that a rule stands in one place.
+
+Exact types are wanted, with the conversions that lose nothing: an int for a float, a numpy scalar
+for a number, a list for a tuple, the value of an enum for the enum, another zone's time for UTC.
+"""
+
+import enum
+import functools
+import math
+import numbers
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin
+
+import attrs
+
+from llem.domain.freeform import JsonObject, fits_64_bits
+from llem.errors import ConfigError, ResultValidationError
+
+Check = Callable[[Any, str], Any]
+Refuse = type[ResultValidationError] | type[ConfigError]
+
+
+def quantity(default: Any = attrs.NOTHING) -> Any:
+    """A number that is finite and >= 0."""
+    return attrs.field(default=default, metadata={"minimum": 0})
+
+
+def fraction(default: Any = attrs.NOTHING) -> Any:
+    """A number from 0 to 1."""
+    return attrs.field(default=default, metadata={"minimum": 0, "maximum": 1})
+
+
+def at_least(minimum: int, default: Any = attrs.NOTHING) -> Any:
+    """A number that is finite and >= *minimum*."""
+    return attrs.field(default=default, metadata={"minimum": minimum})
+
+
+def text(pattern: str, wanted: str, default: Any = attrs.NOTHING) -> Any:
+    """A text that matches *pattern* as a whole; *wanted* says so in words."""
+    return attrs.field(default=default, metadata={"pattern": pattern, "wanted": wanted})
+
+
+def some_text(default: Any = attrs.NOTHING) -> Any:
+    """A text that is not empty."""
+    return text(r"[\s\S]+", "a text that is not empty", default)
+
+
+class Record:
+    """
+    What every class of the schema is: checked at construction, and immutable after it.
+
+    Raises:
+        ResultValidationError: A field has a value it cannot hold; the text begins with its name.
+    """
+
+    __slots__ = ()
+    _refuse: ClassVar[Refuse] = ResultValidationError
+
+    def __attrs_post_init__(self) -> None:
+        for name, check in checks(type(self)):
+            object.__setattr__(self, name, check(getattr(self, name), name))
+        self.check_whole()
+
+    def check_whole(self) -> None:
+        """Refuse fields that are fine one by one and do not go together."""
+
+
+class Setting(Record):
+    """
+    What every class of the configuration is: a `Record` whose faults are the caller's settings.
+
+    Raises:
+        ConfigError: A setting has a value it cannot hold; the text begins with its name.
+    """
+
+    __slots__ = ()
+    _refuse = ConfigError
+
+
+@functools.cache
+def checks(cls: type[Record]) -> tuple[tuple[str, Check], ...]:
+    """The fields of *cls* by name, each with its check."""
+    return tuple(
+        (field.name, check_for(field.type, field.metadata, cls._refuse))
+        for field in attrs.fields(cls)  # type: ignore[arg-type]
+    )
+
+
+def check_for(
+    kind: Any, rules: Mapping[str, Any], refuse: Refuse = ResultValidationError
+) -> Check:
+    """
+    The check of a field of type *kind* under *rules*, its metadata.
+
+    It takes a value and the field's name, returns the value as the record holds it, and raises
+    *refuse* with a message that begins with the name.
+    """
+    origin = get_origin(kind)
+    if origin in (Union, UnionType):
+        return _optional(kind, rules, refuse)
+    if origin is Literal:
+        return _choice(get_args(kind), refuse)
+    if origin is tuple:
+        return _sequence(kind, rules, refuse)
+    if origin is Mapping:
+        return _mapping(refuse)
+    if origin is None and isinstance(kind, type):
+        if issubclass(kind, enum.Enum):
+            return _enum(kind, refuse)
+        if attrs.has(kind):
+            return _instance(kind, refuse)
+        if kind in _SCALARS:
+            return _SCALARS[kind](rules, refuse)
+    raise TypeError(f"no check for fields of type {kind!r}")
+
+
+def plain_floats(values: Sequence[Any], minimum: float | None = None) -> bool:
+    """
+    Whether *values* are all of the exact type float, finite and >= *minimum*, looked at as one batch.
+
+    False may also mean that they need a closer look: their sum overflows, or one is an int.
+    """
+    if not values:
+        return True
+    if set(map(type, values)) != {float} or not math.isfinite(sum(values)):
+        return False
+    return minimum is None or min(values) >= minimum
+
+
+def shown(value: Any) -> str:
+    """*value* as a message shows it, in one line of at most 80 characters."""
+    line = repr(value)
+    return line if len(line) <= 80 else line[:76] + " ..."
+
+
+def _optional(kind: Any, rules: Mapping[str, Any], refuse: Refuse) -> Check:
+    (inner,) = [arg for arg in get_args(kind) if arg is not NoneType]
+    check = check_for(inner, rules, refuse)
+    return lambda value, name: None if value is None else check(value, name)
+
+
+def _choice(choices: tuple[Any, ...], refuse: Refuse) -> Check:
+    def check(value: Any, name: str) -> Any:
+        if value.__class__ is str and value in choices:
+            return value
+        listed = ", ".join(map(repr, choices))
+        raise refuse(f"{name} must be one of {listed}, got {shown(value)}", field=name)
+
+    return check
+
+
+def _enum(kind: type[enum.Enum], refuse: Refuse) -> Check:
+    listed = ", ".join(repr(member.value) for member in kind)
+
+    def check(value: Any, name: str) -> enum.Enum:
+        if isinstance(value, kind):
+            return value
+        if value.__class__ is str and value in kind._value2member_map_:
+            return kind(value)
+        raise refuse(f"{name} must be one of {listed}, got {shown(value)}", field=name)
+
+    return check
+
+
+def _instance(kind: type, refuse: Refuse) -> Check:
+    def check(value: Any, name: str) -> Any:
+        if isinstance(value, kind):
+            return value
+        raise refuse(f"{name} must be a {kind.__name__}, got {shown(value)}", field=name)
+
+    return check
+
+
+def _sequence(kind: Any, rules: Mapping[str, Any], refuse: Refuse) -> Check:
+    first, *rest = get_args(kind)
+    length = None if rest == [...] else 1 + len(rest)
+    item = check_for(first, rules, refuse)
+
+    def check(value: Any, name: str) -> tuple[Any, ...]:
+        if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray):
+            raise refuse(f"{name} must be a list or a tuple, got {shown(value)}", field=name)
+        if length is not None and len(value) != length:
+            raise refuse(f"{name} must have {length} items, got {len(value)}", field=name)
+        if first is float and plain_floats(value, rules.get("minimum")):
+            return tuple(value)
+        return tuple(item(entry, f"{name}[{i}]") for i, entry in enumerate(value))
+
+    return check
+
+
+def _float(rules: Mapping[str, Any], refuse: Refuse) -> Check:
+    def check(value: Any, name: str) -> float:
+        if value.__class__ is not float:
+            if isinstance(value, bool) or not isinstance(value, numbers.Real):
+                raise refuse(f"{name} must be a number, got {shown(value)}", field=name)
+            try:
+                value = float(value)
+            except OverflowError:
+                value = math.inf
+        if not (math.isfinite(value) and _within(value, rules)):
+            raise refuse(
+                f"{name} must be finite{_bounds(rules, ' and')}, got {shown(value)}", field=name
+            )
+        return value  # type: ignore[no-any-return]
+
+    return check
+
+
+def _int(rules: Mapping[str, Any], refuse: Refuse) -> Check:
+    def check(value: Any, name: str) -> int:
+        if value.__class__ is not int:
+            if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+                raise refuse(f"{name} must be a whole number, got {shown(value)}", field=name)
+            value = int(value)
+        if not _within(value, rules):
+            raise refuse(f"{name} must be{_bounds(rules)}, got {value}", field=name)
+        if not fits_64_bits(value):
+            raise refuse(f"{name} must fit 64 bits, got {shown(value)}", field=name)
+        return value  # type: ignore[no-any-return]
+
+    return check
+
+
+def _within(value: float, rules: Mapping[str, Any]) -> bool:
+    return bool(rules.get("minimum", value) <= value <= rules.get("maximum", value))
+
+
+def _bounds(rules: Mapping[str, Any], joint: str = "") -> str:
+    if "maximum" in rules:
+        return f"{joint} from {rules['minimum']} to {rules['maximum']}"
+    return f"{joint} >= {rules['minimum']}" if "minimum" in rules else ""
+
+
+def _str(rules: Mapping[str, Any], refuse: Refuse) -> Check:
+    pattern = re.compile(rules.get("pattern", r"[\s\S]*"))
+    wanted = rules.get("wanted", "a text")
+
+    def check(value: Any, name: str) -> str:
+        if not isinstance(value, str) or isinstance(value, enum.Enum):
+            raise refuse(f"{name} must be {wanted}, got {shown(value)}", field=name)
+        try:
+            value.isascii() or value.encode()
+        except UnicodeEncodeError:
+            raise refuse(
+                f"{name} must be valid Unicode, got a lone surrogate in {shown(value)}", field=name
+            ) from None
+        if pattern.fullmatch(value) is None:
+            raise refuse(f"{name} must be {wanted}, got {shown(value)}", field=name)
+        return str(value)
+
+    return check
+
+
+def _bool(rules: Mapping[str, Any], refuse: Refuse) -> Check:
+    def check(value: Any, name: str) -> bool:
+        if value.__class__ is not bool:
+            raise refuse(f"{name} must be true or false, got {shown(value)}", field=name)
+        return value  # type: ignore[no-any-return]
+
+    return check
+
+
+def _datetime(rules: Mapping[str, Any], refuse: Refuse) -> Check:
+    def check(value: Any, name: str) -> datetime:
+        if not isinstance(value, datetime):
+            raise refuse(f"{name} must be a datetime, got {shown(value)}", field=name)
+        if value.utcoffset() is None:
+            raise refuse(
+                f"{name} must be timezone-aware, got {value.isoformat()}: use "
+                "datetime.now(timezone.utc), or .replace(tzinfo=timezone.utc) for a time in UTC",
+                field=name,
+            )
+        try:
+            utc = value.astimezone(UTC)
+        except OverflowError:
+            raise refuse(f"{name} must lie in the years 1 to 9999 of UTC, got {value}", field=name) from None
+        return datetime.combine(utc.date(), utc.time(), UTC)
+
+    return check
+
+
+def _mapping(refuse: Refuse) -> Check:
+    def check(value: Any, name: str) -> JsonObject:
+        if not isinstance(value, Mapping):
+            raise refuse(f"{name} must be a mapping, got {shown(value)}", field=name)
+        try:
+            return value if isinstance(value, JsonObject) else JsonObject(value)
+        except ValueError as fault:
+            raise refuse(f"{name}{fault}", field=name) from None
+
+    return check
+
+
+_SCALARS: dict[type, Callable[[Mapping[str, Any], Refuse], Check]] = {
+    float: _float,
+    int: _int,
+    str: _str,
+    bool: _bool,
+    datetime: _datetime,
+}

@@ -1,0 +1,301 @@
+"""
+The seams: what a store, an energy meter, an inference backend and a clock must do.
+
+Any class with these methods is one; inheriting is optional. Parameters are positional-only, so that
+an implementation may name them as it likes.
+"""
+
+import os
+from abc import abstractmethod
+from array import array
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import attrs
+
+from llem.domain.config import ExperimentConfig
+from llem.domain.energy import Sensor
+from llem.domain.latency import MeasurementMode
+from llem.domain.result import ExperimentResult
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+@attrs.frozen(kw_only=True)
+class StoredResult(os.PathLike[str]):
+    """
+    A result that is kept.
+
+    Attributes:
+        key: Name of the result in its store.
+        path: Path of its ``result.json``. Empty where the store has no files.
+        result: The record as it was kept.
+    """
+
+    key: str
+    path: str
+    result: ExperimentResult
+
+    def __fspath__(self) -> str:
+        return self.path
+
+
+Key = str | os.PathLike[str]
+"""What names a result: a `StoredResult`, its key, or the path of its folder or ``result.json``."""
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Keeps results. What was put is never changed, mixed or overwritten."""
+
+    @abstractmethod
+    def put(
+        self,
+        result: ExperimentResult,
+        /,
+        *,
+        timeseries: "pyarrow.Table | str | os.PathLike[str] | None" = None,
+    ) -> StoredResult:
+        """Keep *result*, with *timeseries* beside it, under a key of its own."""
+        ...
+
+    @abstractmethod
+    def get(self, key: Key, /) -> ExperimentResult:
+        """The result named *key*."""
+        ...
+
+    @abstractmethod
+    def timeseries(self, key: Key, /) -> "pyarrow.Table | None":
+        """The time series of the result named *key*. None: it has none."""
+        ...
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[str]:
+        """The keys, oldest start first."""
+        ...
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many results are kept."""
+        ...
+
+    @abstractmethod
+    def __contains__(self, key: object, /) -> bool:
+        """Whether *key* names a result that is kept."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class Device:
+    """
+    One device that a meter reads.
+
+    Attributes:
+        index: Its ``gpu_index`` in the time series, from 0 without holes.
+        uuid: Identity: the UUID of a GPU, the name of a RAPL domain.
+        name: Product name.
+        sensor: Where its power, or its counter, is read.
+        scope: What the sensor covers, such as gpu, module, package or memory.
+        period_s: Time between two samples of power. Unit: s. None: power is not sampled.
+        parent_of_mig: Whether the figure is that of a GPU whose MIG instances share it.
+    """
+
+    index: int
+    uuid: str
+    name: str
+    sensor: Sensor
+    scope: str = "gpu"
+    period_s: float | None = None
+    parent_of_mig: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Edge:
+    """
+    One edge of a measured window.
+
+    Attributes:
+        time_s: Monotonic time of the edge. Unit: s.
+        counters_j: Energy counter of each device at the edge. Unit: J. None: it has none, or did
+            not answer.
+    """
+
+    time_s: float
+    counters_j: tuple[float | None, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Samples:
+    """
+    What a meter sampled, in columns as long as there were ticks.
+
+    Attributes:
+        times_s: Monotonic time of each tick, shared by all devices. Unit: s. Typecode d.
+        power_w: For each device, its power at each tick. Unit: W. Typecode d, NaN: not read.
+        temperature_c: For each device, its temperature. Unit: °C. Typecode d, NaN: not read.
+    """
+
+    times_s: "array[float]" = attrs.field(factory=lambda: array("d"))
+    power_w: "tuple[array[float], ...]" = ()
+    temperature_c: "tuple[array[float], ...]" = ()
+
+
+@runtime_checkable
+class EnergyMeter(Protocol):
+    """
+    Reads the energy of devices.
+
+    `start` begins sampling, `mark` reads the counters at an edge, `stop` ends sampling and gives
+    what was sampled. Energy is computed from these afterwards, the same way for every meter.
+    """
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What the configuration calls it, such as nvml."""
+        ...
+
+    @property
+    @abstractmethod
+    def devices(self) -> tuple[Device, ...]:
+        """The devices, by index."""
+        ...
+
+    @abstractmethod
+    def start(self) -> None:
+        """Begin sampling. Raises `MeterError`."""
+        ...
+
+    @abstractmethod
+    def mark(self) -> Edge:
+        """Read the time and every counter, now."""
+        ...
+
+    @abstractmethod
+    def stop(self) -> Samples:
+        """End sampling, after a sample later than the last edge, and give all samples."""
+        ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the hardware. Safe to call twice."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class BatchOutput:
+    """
+    What a backend says of one batch of requests.
+
+    Attributes:
+        input_tokens: Prompt tokens of each request, padding excluded.
+        output_tokens: Generated tokens of each request, padding excluded.
+        latency_s: From the start of the batch to its last token. Unit: s.
+        ttft_s: From the start of the batch to its first token. Unit: s. None: not streamed.
+        itl_s: Times between the tokens after the first. Unit: s.
+        padding_tokens: Input tokens that were padding.
+        flops: Floating-point operations. None: not known.
+        mode: How *ttft_s* and *itl_s* were taken.
+    """
+
+    input_tokens: tuple[int, ...]
+    output_tokens: tuple[int, ...]
+    latency_s: float
+    ttft_s: float | None = None
+    itl_s: tuple[float, ...] = ()
+    padding_tokens: int = 0
+    flops: float | None = None
+    mode: MeasurementMode = MeasurementMode.TRUE_STREAMING
+
+
+@attrs.frozen(kw_only=True)
+class BackendInfo:
+    """
+    What a backend says of itself once its model is loaded.
+
+    Attributes:
+        version: Version of the backend.
+        device: Where the model runs, such as cuda:0.
+        device_name: Product name of that device.
+        device_uuids: UUIDs of the GPUs it runs on. Empty: none.
+        parameters: Parameters of the model. None: not known.
+        flops_method: How the operations of a batch are counted, such as flop_counter.
+        model_memory_mb: Device memory in use by the loaded model. Unit: MiB. None: not known.
+        total_memory_mb: Memory of the device. Unit: MiB. None: not known.
+    """
+
+    version: str | None = None
+    device: str
+    device_name: str
+    device_uuids: tuple[str, ...] = ()
+    parameters: int | None = None
+    flops_method: str | None = None
+    model_memory_mb: float | None = None
+    total_memory_mb: float | None = None
+
+
+Prompts = Sequence[Any]
+"""Prompts in whatever form the backend that made them wants them."""
+
+
+@runtime_checkable
+class InferenceBackend(Protocol):
+    """Runs a model. Raises `BackendError` for whatever keeps it from doing so."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What the configuration calls it, such as pytorch."""
+        ...
+
+    @abstractmethod
+    def load(self, config: ExperimentConfig, /) -> BackendInfo:
+        """Load the model that *config* names, onto its device."""
+        ...
+
+    @abstractmethod
+    def prompts(self) -> Prompts:
+        """The prompts of the loaded configuration, ``config.n`` of them."""
+        ...
+
+    @abstractmethod
+    def generate(self, batch: Prompts, /) -> BatchOutput:
+        """Run *batch* to its last token."""
+        ...
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Return once all work on the device is done."""
+        ...
+
+    @abstractmethod
+    def peak_memory_mb(self) -> float | None:
+        """Most device memory in use since loading. Unit: MiB. None: not known."""
+        ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the model. Safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class Clock(Protocol):
+    """Tells the time."""
+
+    @abstractmethod
+    def monotonic(self) -> float:
+        """Monotonic time. Unit: s."""
+        ...
+
+    @abstractmethod
+    def now(self) -> datetime:
+        """The time as an aware datetime in UTC."""
+        ...
+
+    @abstractmethod
+    def sleep(self, seconds: float, /) -> None:
+        """Let *seconds* pass."""
+        ...
