@@ -5,10 +5,10 @@ An exception is a `LlemError`, and also the builtin that a caller would already 
 
     LlemError
     ├── ResultNotFoundError    (FileNotFoundError)   no result lies there
-    ├── ResultAccessError      (OSError)             something lies there that may not or cannot be read
+    ├── ResultAccessError      (OSError)             something that may not be read lies there
     ├── MalformedResultError   (ValueError)          the text is no JSON object
-    ├── SchemaVersionError     (ValueError)          a schema version this llem does not read
-    ├── ResultValidationError  (ValueError)          values that no result may hold, each with its path
+    ├── SchemaVersionError     (ValueError)          a schema this llem does not read
+    ├── ResultValidationError  (ValueError)          values that no result may hold
     │   └── SidecarPathError                         `timeseries` names something other than the sidecar
     ├── ResultIntegrityError   (ValueError)          the content is not what was written
     ├── SidecarIntegrityError  (ValueError)          the sidecar's bytes are not what was written

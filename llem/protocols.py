@@ -20,7 +20,7 @@ from llem.domain.latency import MeasurementMode
 from llem.domain.result import ExperimentResult
 
 if TYPE_CHECKING:
-    import pyarrow
+    import pyarrow as pa
 
 
 @attrs.frozen(kw_only=True)
@@ -56,7 +56,7 @@ class Store(Protocol):
         result: ExperimentResult,
         /,
         *,
-        timeseries: "pyarrow.Table | str | os.PathLike[str] | None" = None,
+        timeseries: "pa.Table | str | os.PathLike[str] | None" = None,
     ) -> StoredResult:
         """Keep *result*, with *timeseries* beside it, under a key of its own."""
         ...
@@ -67,7 +67,7 @@ class Store(Protocol):
         ...
 
     @abstractmethod
-    def timeseries(self, key: Key, /) -> "pyarrow.Table | None":
+    def timeseries(self, key: Key, /) -> "pa.Table | None":
         """The time series of the result named *key*. None: it has none."""
         ...
 

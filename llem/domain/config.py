@@ -1,4 +1,4 @@
-"""What is run: the configuration of an experiment. Its canonical JSON is what the config hash names."""
+"""What is run: the configuration of an experiment."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -11,7 +11,7 @@ DEFAULT_MODEL = "builtin:tiny-llama"
 """A small Llama architecture with seeded random weights, built on the spot."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class SyntheticDataset(Setting):
     """
     Prompts of random tokens, all of one length, the same for the same seed.
@@ -27,7 +27,7 @@ class SyntheticDataset(Setting):
     seed: int = quantity(42)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class DecoderConfig(Setting):
     """
     How the next token is chosen.
@@ -51,7 +51,7 @@ class DecoderConfig(Setting):
     min_new_tokens: int | None = quantity(None)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class WarmupConfig(Setting):
     """
     What runs before the measured window.
@@ -77,7 +77,7 @@ class WarmupConfig(Setting):
     min_prompts: int = quantity(5)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class BaselineConfig(Setting):
     """
     Idle power, measured before the run where a device is metered.
@@ -91,7 +91,7 @@ class BaselineConfig(Setting):
     duration_seconds: float = quantity(30.0)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class EnergyConfig(Setting):
     """
     Where energy is read.
@@ -103,7 +103,7 @@ class EnergyConfig(Setting):
     backend: Literal["auto", "nvml", "rapl", "zeus"] | None = "auto"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class ExperimentConfig(Setting):
     """
     One experiment: a model, what it is given, and how it is run and measured.

@@ -5,7 +5,7 @@ import attrs
 from llem.domain.fields import Record, quantity
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class MemoryEfficiencyMetrics(Record):
     """
     Device memory.
@@ -31,7 +31,7 @@ class MemoryEfficiencyMetrics(Record):
     kv_cache_memory_ratio: float | None = quantity(None)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class GPUUtilisationMetrics(Record):
     """
     Utilisation as the device reports it.
@@ -47,7 +47,7 @@ class GPUUtilisationMetrics(Record):
     memory_bandwidth_utilisation: float | None = quantity(None)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class BatchEfficiencyMetrics(Record):
     """
     How full the batches were.
@@ -65,7 +65,7 @@ class BatchEfficiencyMetrics(Record):
     num_batches: int | None = quantity(None)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class KVCacheEfficiencyMetrics(Record):
     """
     The engine's KV cache.
@@ -81,7 +81,7 @@ class KVCacheEfficiencyMetrics(Record):
     kv_cache_blocks_total: int | None = quantity(None)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class RequestLatencyMetrics(Record):
     """
     Latency of whole requests, from sending the prompt to the last token.
@@ -101,7 +101,7 @@ class RequestLatencyMetrics(Record):
     e2e_latency_samples: int = quantity(0)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class ExtendedEfficiencyMetrics(Record):
     """
     Efficiency beyond energy and throughput.

@@ -28,7 +28,7 @@ class BaselineMethod(enum.Enum):
     UNAVAILABLE = "unavailable"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class DeviceEnergy(Record):
     """
     One device's energy over the measured window, and what it rests on.
@@ -68,7 +68,7 @@ class DeviceEnergy(Record):
     codes: tuple[str, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class EnergyBreakdown(Record):
     """
     Measured energy, and what is left of it without the idle share.
@@ -90,7 +90,7 @@ class EnergyBreakdown(Record):
     baseline_cache_age_sec: float | None = quantity(None)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class MultiGPUMetrics(Record):
     """
     Energy of a run on several GPUs.
@@ -108,7 +108,7 @@ class MultiGPUMetrics(Record):
     energy_per_output_token_j: float | None = quantity(None)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class ThermalThrottleInfo(Record):
     """
     Whether a device slowed itself down during the run.

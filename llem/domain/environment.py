@@ -7,7 +7,7 @@ import attrs
 from llem.domain.fields import Record, quantity
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class GPUEnvironment(Record):
     """
     One GPU.
@@ -43,7 +43,7 @@ class GPUEnvironment(Record):
     default_power_limit_w: float | None = quantity(None)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class CUDAEnvironment(Record):
     """
     The CUDA stack.
@@ -59,7 +59,7 @@ class CUDAEnvironment(Record):
     cudnn_version: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class ThermalEnvironment(Record):
     """
     Temperature and power limits of the first GPU at the snapshot.
@@ -77,7 +77,7 @@ class ThermalEnvironment(Record):
     fan_speed_pct: float | None = quantity(None)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class CPUEnvironment(Record):
     """
     The processor and the system.
@@ -93,7 +93,7 @@ class CPUEnvironment(Record):
     platform: str
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class ContainerEnvironment(Record):
     """
     Whether the run took place in a container.
@@ -107,7 +107,7 @@ class ContainerEnvironment(Record):
     runtime: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class HardwareEnvironment(Record):
     """
     The hardware.
@@ -131,7 +131,7 @@ class HardwareEnvironment(Record):
     collected_at: datetime
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class EnvironmentSnapshot(Record):
     """
     The machine and the software.

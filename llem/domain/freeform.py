@@ -18,6 +18,14 @@ def fits_64_bits(value: int) -> bool:
     return -(2**63) <= value < 2**64
 
 
+def is_unicode(value: str) -> bool:
+    """Whether *value* can be written as UTF-8: it holds no lone surrogate."""
+    try:
+        return value.isascii() or bool(value.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 class JsonObject(Mapping[str, Any]):
     """
     A mapping of what JSON can hold: None, bool, int, float, str, and lists and objects of these.
@@ -114,11 +122,13 @@ def _copy_object(values: Mapping[str, Any], path: str, depth: int) -> dict[str, 
     if depth > MAX_DEPTH:
         raise ValueError(f" must nest at most {MAX_DEPTH} deep")
     if isinstance(values, JsonObject):
-        values = values._data
+        values = values.plain
     copied = {}
     for key, value in values.items():
         if not isinstance(key, str):
-            raise ValueError(f"{path} must have texts as keys, got {key!r}")
+            raise ValueError(  # noqa: TRY004, one class for all that JSON cannot hold
+                f"{path} must have texts as keys, got {key!r}"
+            )
         copied[_copy_text(key, path)] = _copy(value, f"{path}.{key}", depth)
     return copied
 
@@ -144,10 +154,8 @@ def _copy(value: Any, path: str, depth: int) -> Any:
 
 
 def _copy_text(value: str, path: str) -> str:
-    try:
-        value.isascii() or value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{path} must be valid Unicode, got a lone surrogate") from None
+    if not is_unicode(value):
+        raise ValueError(f"{path} must be valid Unicode, got a lone surrogate")
     return str.__str__(value)
 
 

@@ -8,14 +8,14 @@ from llem.domain.fields import Record, quantity
 
 
 class MeasurementMode(enum.Enum):
-    """How token latencies were taken: from a true stream, per batch of requests, or by proportion."""
+    """How token latencies were taken: from a stream, per batch of requests, or by proportion."""
 
     TRUE_STREAMING = "true_streaming"
     PER_REQUEST_BATCH = "per_request_batch"
     PROPORTIONAL = "proportional"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class LatencyMeasurements(Record):
     """
     Raw token latencies of one process.
@@ -43,7 +43,7 @@ class LatencyMeasurements(Record):
     measurement_mode: MeasurementMode = MeasurementMode.TRUE_STREAMING
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class LatencyStatistics(Record):
     """
     Token latencies of a run, from the concatenated raw values of all processes.
@@ -84,7 +84,7 @@ class LatencyStatistics(Record):
     itl_samples: int = quantity(0)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class WarmupResult(Record):
     """
     What warming up came to.

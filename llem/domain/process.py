@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -12,7 +12,7 @@ from llem.domain.fields import Record, quantity, some_text
 from llem.domain.latency import LatencyMeasurements, WarmupResult
 from llem.errors import ResultValidationError
 
-SCHEMA_VERSION = "2.0"
+SCHEMA_VERSION: Final = "2.0"
 """Version of the record's schema, in two parts. Not the version of the package."""
 
 
@@ -25,7 +25,7 @@ def check_token_sum(total: int, inputs: int | None, outputs: int | None) -> None
         )
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class Timestamps(Record):
     """
     The measured window of one process.
@@ -39,9 +39,11 @@ class Timestamps(Record):
     end: datetime
 
     def check_whole(self) -> None:
+        """Refuse a window that ends before it starts."""
         if self.end < self.start:
             raise ResultValidationError(
-                f"end must not be before start, {self.start.isoformat()}, got {self.end.isoformat()}",
+                f"end must not be before start, {self.start.isoformat()}, "
+                f"got {self.end.isoformat()}",
                 field="end",
             )
 
@@ -51,7 +53,7 @@ class Timestamps(Record):
         return (self.end - self.start).total_seconds()
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class InferenceMetrics(Record):
     """
     Tokens and time of one process.
@@ -77,10 +79,11 @@ class InferenceMetrics(Record):
     latency_measurements: LatencyMeasurements | None = None
 
     def check_whole(self) -> None:
+        """Refuse token counts that do not add up."""
         check_token_sum(self.total_tokens, self.input_tokens, self.output_tokens)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class EnergyMetrics(Record):
     """
     Energy of one process, None where it was not measured.
@@ -108,7 +111,7 @@ class EnergyMetrics(Record):
     energy_per_token_j: float | None = quantity(None)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class ComputeMetrics(Record):
     """
     Floating-point operations and memory of one process.
@@ -134,7 +137,7 @@ class ComputeMetrics(Record):
     compute_precision: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class RawProcessResult(Record):
     """
     One process of a run, as measured.

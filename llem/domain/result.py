@@ -20,7 +20,7 @@ CLOCK_RESOLUTION_S = 1e-6
 """Resolution of a datetime, and so the least that a window may exceed its run by. Unit: s."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class AggregationMetadata(Record):
     """
     How the processes became one result.
@@ -42,7 +42,7 @@ class AggregationMetadata(Record):
     warnings: tuple[str, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class ExperimentResult(Record):
     """
     The record of one LLM inference energy measurement.
@@ -135,6 +135,7 @@ class ExperimentResult(Record):
     process_results: tuple[RawProcessResult, ...] = ()
 
     def check_whole(self) -> None:
+        """Refuse tokens that do not add up, a window outside the run, figures without device."""
         check_token_sum(self.total_tokens, self.input_tokens, self.output_tokens)
         if self.end_time < self.start_time:
             raise ResultValidationError(
@@ -175,7 +176,7 @@ class ExperimentResult(Record):
 
     @property
     def energy_per_output_token_j(self) -> float | None:
-        """``total_energy_j / output_tokens``. Unit: J. None where energy is None or no token came."""
+        """``total_energy_j / output_tokens``. Unit: J. None where either is not known."""
         if self.total_energy_j is None or not self.output_tokens:
             return None
         return self.total_energy_j / self.output_tokens

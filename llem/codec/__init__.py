@@ -1,0 +1,32 @@
+"""
+Text <-> domain: a record to its JSON document and back, canonical JSON, the config hash.
+
+`llem.codec.converter` says what stands in a document for each type.
+"""
+
+from llem.codec.confighash import measurement_config_hash
+from llem.codec.document import canonical_json, content_sha256
+from llem.codec.records import (
+    Document,
+    Integrity,
+    config_from_mapping,
+    from_json,
+    read_document,
+    to_json,
+    to_mapping,
+)
+from llem.codec.schema import json_schema
+
+__all__ = [
+    "Document",
+    "Integrity",
+    "canonical_json",
+    "config_from_mapping",
+    "content_sha256",
+    "from_json",
+    "json_schema",
+    "measurement_config_hash",
+    "read_document",
+    "to_json",
+    "to_mapping",
+]

@@ -1,0 +1,227 @@
+"""A record to the text of its document, and back."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, NoReturn, TypeVar
+
+import attrs
+from cattrs import BaseValidationError
+
+from llem.codec.converter import colon_counter, converter, faults_of
+from llem.codec.document import (
+    check_version,
+    content_sha256,
+    count_colons,
+    dump,
+    is_content,
+    is_text_of,
+    parse,
+    refuse_what_orjson_lets_pass,
+)
+from llem.codec.naive import read_as_utc
+from llem.domain.config import ExperimentConfig
+from llem.domain.fields import Record, quantity, shown, text
+from llem.domain.freeform import JsonObject
+from llem.domain.result import ExperimentResult
+from llem.errors import (
+    ConfigError,
+    MalformedResultError,
+    NaiveTimeWarning,
+    ResultIntegrityError,
+    ResultValidationError,
+)
+
+T = TypeVar("T", bound=Record)
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class SidecarDigest(Record):
+    """
+    What is known of a sidecar's bytes.
+
+    Attributes:
+        bytes: Their number.
+        sha256: Their SHA-256, 64 hex digits.
+    """
+
+    bytes: int = quantity()
+    sha256: str = text(r"[0-9a-f]{64}", "64 lower-case hex digits")
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Integrity:
+    """
+    What a store adds to a document, so that a reader can tell whether it is what was written.
+
+    Attributes:
+        commit_id: Unique name of the writing.
+        content_sha256: SHA-256 of the canonical JSON of everything else.
+        sidecars: Of each file beside the document, its size and digest.
+    """
+
+    commit_id: str
+    content_sha256: str
+    sidecars: Mapping[str, SidecarDigest]
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Document:
+    """
+    A document that was read.
+
+    Attributes:
+        result: The record.
+        integrity: What a store added to it. None: no store did.
+    """
+
+    result: ExperimentResult
+    integrity: Integrity | None
+
+
+def to_json(result: ExperimentResult, *, integrity: Integrity | None = None) -> bytes:
+    """
+    The document of *result*: UTF-8, fields in their fixed order, two spaces a level, newline.
+
+    Args:
+        result: The record.
+        integrity: What a store adds: written before ``process_results``.
+    """
+    document = to_mapping(result)
+    if integrity is not None:
+        processes = document.pop("process_results")
+        document["integrity"] = attrs.asdict(integrity)
+        document["process_results"] = processes
+    return dump(document)
+
+
+def from_json(data: bytes | str) -> ExperimentResult:
+    """
+    The record whose document *data* is.
+
+    A document that a store wrote says its digest, and it is checked.
+
+    Args:
+        data: Text of a document; bytes are UTF-8.
+
+    Raises:
+        MalformedResultError: It is no JSON object.
+        SchemaVersionError: Its schema version is not one this llem reads.
+        ResultIntegrityError: It is not what a store wrote.
+        ResultValidationError: It is no result; every fault is listed with its path.
+
+    Warns:
+        NaiveTimeWarning: None of its times has a zone; they were read as UTC.
+    """
+    return read_document(data, source="document").result
+
+
+def read_document(data: bytes | str, *, source: str) -> Document:
+    """As `from_json`, with what a store added; *source* is what messages call the document."""
+    text = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+    plain = parse(text, source)
+    check_version(plain, source)
+    colons = count_colons(plain.get("integrity"))
+    integrity = _take_integrity(plain, source)
+    colons += integrity is not None
+    if integrity is not None and not is_content(plain, integrity.content_sha256):
+        raise ResultIntegrityError(
+            f"{source}: its content is not what was written: SHA-256 is {content_sha256(plain)}, "
+            f"recorded was {integrity.content_sha256}; restore the file from a copy"
+        )
+    try:
+        result = _structure_result(plain, source)
+    except ResultValidationError:
+        refuse_what_orjson_lets_pass(text, source)
+        raise
+    if not is_text_of(text, colons + colon_counter(ExperimentResult)(result)):
+        refuse_what_orjson_lets_pass(text, source)
+        _refuse_deep_configs(result, source)
+    return Document(result=result, integrity=integrity)
+
+
+def to_mapping(record: Record) -> dict[str, Any]:
+    """*record* as plain dicts and lists of what JSON can hold. To be read, not to be changed."""
+    plain: dict[str, Any] = converter().unstructure(record)
+    return plain
+
+
+def config_from_mapping(values: Mapping[str, Any], *, source: str) -> ExperimentConfig:
+    """
+    The configuration that *values* spell out; what is missing has its default.
+
+    Args:
+        values: Settings by name, as a TOML file gives them.
+        source: What messages call them, such as the file's path.
+
+    Raises:
+        ConfigError: A setting is not known or cannot be; every fault is listed.
+    """
+    try:
+        return converter().structure(dict(values), ExperimentConfig)
+    except (BaseValidationError, ConfigError) as error:
+        faults = [f"{problem} @ {path}" for problem, path in faults_of(error)]
+        raise ConfigError(f"{source}: {'; '.join(faults)}") from None
+
+
+def _structure_result(plain: dict[str, Any], source: str) -> ExperimentResult:
+    try:
+        return converter().structure(plain, ExperimentResult)
+    except (BaseValidationError, ResultValidationError) as error:
+        first = error
+    in_utc = read_as_utc(plain)
+    if in_utc is None:
+        _refuse(first, source)
+    try:
+        result = converter().structure(in_utc, ExperimentResult)
+    except (BaseValidationError, ResultValidationError) as error:
+        _refuse(error, source)
+    warnings.warn(
+        f"{source}: its times have no zone and were read as UTC", NaiveTimeWarning, stacklevel=4
+    )
+    return result
+
+
+def _refuse_deep_configs(result: ExperimentResult, source: str) -> None:
+    for config in (result.effective_config, *(p.effective_config for p in result.process_results)):
+        try:
+            JsonObject(config)
+        except ValueError as fault:
+            raise MalformedResultError(
+                f"{source}: is nested too deep: effective_config{fault}"
+            ) from None
+
+
+def _refuse(error: Exception, source: str) -> NoReturn:
+    faults = list(faults_of(error))
+    lines = "\n".join(f"  {problem} @ {path}" for problem, path in faults)
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    raise ResultValidationError(f"{source}: no result, {count}:\n{lines}", faults=faults) from None
+
+
+def _take_integrity(plain: dict[str, Any], source: str) -> Integrity | None:
+    """Take the integrity member out of *plain*."""
+    if "integrity" not in plain:
+        return None
+    member = plain.pop("integrity")
+    wanted = {"commit_id", "content_sha256"}
+    if (
+        not isinstance(member, dict)
+        or not wanted <= member.keys() <= wanted | {"sidecars"}
+        or not all(isinstance(member[name], str) for name in wanted)
+        or not isinstance(member.get("sidecars", {}), dict)
+    ):
+        raise ResultIntegrityError(
+            f"{source}: its integrity member is not one that a store writes, "
+            f"got {shown(member)} @ $.integrity"
+        )
+    try:
+        sidecars = {
+            name: converter().structure(digest, SidecarDigest)
+            for name, digest in member.get("sidecars", {}).items()
+        }
+    except (BaseValidationError, ResultValidationError) as error:
+        problem, path = next(faults_of(error, "$.integrity.sidecars"))
+        raise ResultIntegrityError(f"{source}: {problem} @ {path}") from None
+    return Integrity(
+        commit_id=member["commit_id"], content_sha256=member["content_sha256"], sidecars=sidecars
+    )
