@@ -14,6 +14,7 @@ from llem.codec.records import (
     read_document,
     to_json,
     to_mapping,
+    to_stored_json,
 )
 from llem.codec.schema import json_schema
 
@@ -29,4 +30,5 @@ __all__ = [
     "read_document",
     "to_json",
     "to_mapping",
+    "to_stored_json",
 ]

@@ -6,8 +6,8 @@ no conversion, and builds the record without going through its constructor. What
 goes to the careful hook, which accepts it after all or says what is wrong with it. So the compiled
 hook decides nothing: it only knows some of what the careful one would accept.
 
-That a float is finite and an integer fits 64 bits is the parser's word. The gain is most of the time
-of a load: no call per field, no second look at a value.
+That a float is finite and an integer fits 64 bits is the parser's word. The gain is most of the
+time of a load: no call per field, no second look at a value.
 """
 
 import enum
@@ -237,19 +237,16 @@ def _plain_code(
         (inner,) = [arg for arg in get_args(kind) if arg is not NoneType]
         code = _plain_code(value, inner, name, names, hook_of)
         return code if code == value else f"None if {value} is None else {code}"
-    if kind is datetime:
-        return f"{value}.isoformat()"
-    if get_origin(kind) is Mapping:
-        return f"{value}.plain"
-    if get_origin(kind) is tuple:
-        item = get_args(kind)[0]
-        if not attrs.has(item):
-            return value
+    item = get_args(kind)[0] if get_origin(kind) is tuple else kind
+    if attrs.has(item):
         names[name] = hook_of(item)
-        return f"[*map({name}, {value})]"
-    if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return f"{value}._value_"
-    if attrs.has(kind):
-        names[name] = hook_of(kind)
-        return f"{name}({value})"
-    return value
+        code = f"{name}({value})" if item is kind else f"[*map({name}, {value})]"
+    elif kind is datetime:
+        code = f"{value}.isoformat()"
+    elif get_origin(kind) is Mapping:
+        code = f"{value}.plain"
+    elif isinstance(kind, type) and issubclass(kind, enum.Enum):
+        code = f"{value}._value_"
+    else:
+        code = value
+    return code

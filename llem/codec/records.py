@@ -1,5 +1,6 @@
 """A record to the text of its document, and back."""
 
+import hashlib
 import warnings
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar
@@ -29,6 +30,7 @@ from llem.errors import (
     NaiveTimeWarning,
     ResultIntegrityError,
     ResultValidationError,
+    SidecarPathError,
 )
 
 T = TypeVar("T", bound=Record)
@@ -78,20 +80,34 @@ class Document:
     integrity: Integrity | None
 
 
-def to_json(result: ExperimentResult, *, integrity: Integrity | None = None) -> bytes:
+def to_json(result: ExperimentResult) -> bytes:
+    """The document of *result*: UTF-8, fields in fixed order, two spaces a level, newline."""
+    return dump(to_mapping(result))
+
+
+def to_stored_json(
+    result: ExperimentResult, *, commit_id: str, sidecars: Mapping[str, bytes]
+) -> bytes:
     """
-    The document of *result*: UTF-8, fields in their fixed order, two spaces a level, newline.
+    The document of *result* as a store writes it.
 
     Args:
         result: The record.
-        integrity: What a store adds: written before ``process_results``.
+        commit_id: Unique name of the writing.
+        sidecars: Content of each file beside the document, by name.
     """
     document = to_mapping(result)
-    if integrity is not None:
-        processes = document.pop("process_results")
-        document["integrity"] = attrs.asdict(integrity)
-        document["process_results"] = processes
-    return dump(document)
+    digests = {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in sidecars.items()
+    }
+    integrity = {
+        "commit_id": commit_id,
+        "content_sha256": content_sha256(document),
+        "sidecars": digests,
+    }
+    processes = document.pop("process_results")
+    return dump(document | {"integrity": integrity, "process_results": processes})
 
 
 def from_json(data: bytes | str) -> ExperimentResult:
@@ -115,8 +131,18 @@ def from_json(data: bytes | str) -> ExperimentResult:
     return read_document(data, source="document").result
 
 
-def read_document(data: bytes | str, *, source: str) -> Document:
-    """As `from_json`, with what a store added; *source* is what messages call the document."""
+def read_document(data: bytes | str, *, source: str, sidecar: str | None = None) -> Document:
+    """
+    As `from_json`, with what a store added.
+
+    Args:
+        data: Text of a document; bytes are UTF-8.
+        source: What messages call it, such as its path.
+        sidecar: The one name that its ``timeseries`` may have. None: any.
+
+    Raises:
+        SidecarPathError: Its ``timeseries`` has another name.
+    """
     text = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
     plain = parse(text, source)
     check_version(plain, source)
@@ -128,6 +154,7 @@ def read_document(data: bytes | str, *, source: str) -> Document:
             f"{source}: its content is not what was written: SHA-256 is {content_sha256(plain)}, "
             f"recorded was {integrity.content_sha256}; restore the file from a copy"
         )
+    _check_sidecar_name(plain.get("timeseries"), sidecar, source)
     try:
         result = _structure_result(plain, source)
     except ResultValidationError:
@@ -179,6 +206,13 @@ def _structure_result(plain: dict[str, Any], source: str) -> ExperimentResult:
         f"{source}: its times have no zone and were read as UTC", NaiveTimeWarning, stacklevel=4
     )
     return result
+
+
+def _check_sidecar_name(name: Any, sidecar: str | None, source: str) -> None:
+    if sidecar is not None and isinstance(name, str) and name != sidecar:
+        problem = f"timeseries must be {sidecar!r} or null, got {shown(name)}"
+        fault = (problem, "$.timeseries")
+        raise SidecarPathError(f"{source}: {problem} @ $.timeseries", faults=[fault])
 
 
 def _refuse_deep_configs(result: ExperimentResult, source: str) -> None:

@@ -120,14 +120,14 @@ def check_for(kind: Any, rules: Mapping[str, Any], refuse: Refuse = ResultValida
     return check
 
 
-def plain_floats(values: Sequence[Any], minimum: float | None = None) -> bool:
+def plain_floats(values: list[Any] | tuple[Any, ...], minimum: float | None = None) -> bool:
     """
     Whether *values* are all floats, finite and >= *minimum*, looked at as one batch.
 
     False may also mean that they need a closer look, value by value.
 
-    In marshal's format a list or tuple of floats is 5 bytes, then for each the letter g and its 8 bytes, sign
-    and exponent last: a third of the time of looking at type, sign and size in turn.
+    In marshal's format a list or tuple of floats is 5 bytes, then for each the letter g and its 8
+    bytes, sign and exponent last: a third of the time of looking at type, sign and size in turn.
     """
     packed = marshal.dumps(values, 2)
     count = len(values)
@@ -136,7 +136,9 @@ def plain_floats(values: Sequence[Any], minimum: float | None = None) -> bool:
     signs = packed[13::9]
     if b"\x7f" in signs or b"\xff" in signs:
         return False
-    return minimum is None or (minimum == 0 and signs.isascii()) or min(values) >= minimum
+    if minimum is None or (minimum == 0 and signs.isascii()):
+        return True
+    return min(values, default=minimum) >= minimum
 
 
 def shown(value: Any) -> str:
@@ -193,9 +195,10 @@ def _sequence(kind: Any, rules: Mapping[str, Any], refuse: Refuse) -> Check:
             raise refuse(f"{name} must be a list or a tuple, got {shown(value)}", field=name)
         if length is not None and len(value) != length:
             raise refuse(f"{name} must have {length} items, got {len(value)}", field=name)
-        if first is float and plain_floats(value, rules.get("minimum")):
-            return tuple(value)
-        return tuple(item(entry, f"{name}[{i}]") for i, entry in enumerate(value))
+        items = tuple(value)
+        if first is float and plain_floats(items, rules.get("minimum")):
+            return items
+        return tuple(item(entry, f"{name}[{i}]") for i, entry in enumerate(items))
 
     return check
 

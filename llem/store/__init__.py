@@ -1,0 +1,8 @@
+"""Where results are kept: on disk by `ResultStore`, in memory by `MemoryStore`."""
+
+from llem.store.files import load
+from llem.store.filesystem import ResultStore
+from llem.store.memory import MemoryStore
+from llem.store.verify import StoreFault, Verification
+
+__all__ = ["MemoryStore", "ResultStore", "StoreFault", "Verification", "load"]

@@ -1,0 +1,175 @@
+"""
+The commit protocol: how files become visible together, durably, under a name nobody else has.
+
+0. Everything is in memory before the first step, so that a bad value never touches the disk.
+1. The root is made, and the parent of each directory made is synced: the root itself could vanish
+   with a power cut.
+2. A staging folder with a name nobody shares, on the same file system, hidden from ``*/...``.
+3. The sidecar, then 4. ``result.json``: created exclusively, written whole, synced, closed. Bytes
+   come before names.
+5. The staging folder is synced: its names come before anything points to it.
+6. ``mkdir`` of the final name is the claim, exclusive on every POSIX file system. Taken: the next.
+7. ``rename`` of the staging folder over our own empty claim is the commit.
+8. The root is synced, and only then is the result said to be kept.
+9. Whatever fails before 7 takes away our own two files and empty folders. ``rmdir`` cannot
+   destroy a result.
+"""
+
+import contextlib
+import errno
+import os
+import uuid
+from collections.abc import Mapping
+
+from llem.errors import CommitUnknownError, StoreWriteError
+from llem.store.layout import RESULT_NAME, STAGING_NAME, candidates
+
+_TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
+"""What a rename over a folder with something in it ends in: ext4, xfs and others differ."""
+
+
+def new_commit_id() -> str:
+    """A name that no other writing has."""
+    return str(uuid.uuid4())
+
+
+def commit(root: str, name: str, files: Mapping[str, bytes], commit_id: str) -> str:
+    """
+    Make *files* visible in a folder of their own under *root*, and return its name.
+
+    Args:
+        root: Where results are kept; made where it does not exist.
+        name: The wanted name of the folder; a suffix is added where it is taken.
+        files: Content by file name, sidecar first, ``result.json`` last.
+        commit_id: A unique name that stands in ``result.json``.
+
+    Raises:
+        StoreWriteError: Nothing became visible.
+        CommitUnknownError: It became visible, but may not outlive a power cut.
+    """
+    try:
+        _make_root(root)
+        staging = _stage(root, files)
+    except OSError as fault:
+        raise _cannot_write(root, fault) from None
+    try:
+        final = _publish(root, name, staging, commit_id)
+    except BaseException as fault:
+        _discard(staging, files)
+        if isinstance(fault, OSError):
+            raise _cannot_write(root, fault) from None
+        raise
+    try:
+        _sync_directory(root)
+    except OSError as fault:
+        raise CommitUnknownError(
+            f"{os.path.join(root, final)}: was written, but {root} could not be synced "
+            f"({fault.strerror}): check the disk, then look with `llem verify`"
+        ) from None
+    return final
+
+
+def _make_root(root: str) -> None:
+    missing = []
+    path = os.path.abspath(root)
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+        if not missing[-1] or path == missing[-1]:
+            break
+    for folder in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder)
+        if not os.path.isdir(folder):
+            raise NotADirectoryError(errno.ENOTDIR, "Not a directory", folder)
+        _sync_directory(os.path.dirname(folder))
+
+
+def _stage(root: str, files: Mapping[str, bytes]) -> str:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(os.path.join(root, STAGING_NAME))
+    staging = os.path.join(root, STAGING_NAME, str(uuid.uuid4()))
+    os.mkdir(staging)
+    try:
+        for name, content in files.items():
+            _write(os.path.join(staging, name), content)
+        _sync_directory(staging)
+    except BaseException:
+        _discard(staging, files)
+        raise
+    return staging
+
+
+def _write(path: str, content: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[os.write(fd, left) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _publish(root: str, name: str, staging: str, commit_id: str) -> str:
+    for candidate in candidates(name):
+        final = os.path.join(root, candidate)
+        try:
+            os.mkdir(final)
+        except FileExistsError:
+            continue
+        try:
+            os.rename(staging, final)
+        except OSError as fault:
+            if fault.errno in _TAKEN:
+                continue
+            if _bears(final, commit_id):
+                return candidate
+            _remove_empty(final)
+            raise
+        except BaseException:
+            _remove_empty(final)
+            raise
+        return candidate
+    raise AssertionError  # pragma: no cover, candidates never end
+
+
+def _bears(final: str, commit_id: str) -> bool:
+    """Whether our rename took place after all, as when the reply of a file server was lost."""
+    with contextlib.suppress(OSError), open(os.path.join(final, RESULT_NAME), "rb") as file:
+        return commit_id.encode() in file.read()
+    return False
+
+
+def _discard(staging: str, files: Mapping[str, bytes]) -> None:
+    for name in files:
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(staging, name))
+    _remove_empty(staging)
+
+
+def _remove_empty(folder: str) -> None:
+    with contextlib.suppress(OSError):
+        os.rmdir(folder)
+
+
+def _sync_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _cannot_write(root: str, fault: OSError) -> StoreWriteError:
+    advice = {
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some of your quota",
+        errno.EACCES: "ask for write permission",
+        errno.EPERM: "ask for write permission",
+        errno.EROFS: "it is mounted read-only",
+        errno.EFBIG: "the result is larger than a file may be",
+    }.get(fault.errno or 0, "check the path")
+    return StoreWriteError(
+        f"{root}: nothing was written: {fault.strerror}; {advice}, or choose another root"
+    )

@@ -1,0 +1,115 @@
+"""The files of one result: what is written, and what is read back."""
+
+import hashlib
+import os
+import warnings
+from typing import TYPE_CHECKING
+
+import attrs
+
+from llem.codec import Document, read_document
+from llem.domain.result import ExperimentResult
+from llem.domain.timeseries import TIMESERIES_NAME
+from llem.errors import (
+    MalformedResultError,
+    ResultNotFoundError,
+    ResultValidationError,
+    SidecarIntegrityError,
+    SidecarMissingWarning,
+    SidecarUnverifiedWarning,
+)
+from llem.store import sidecar
+from llem.store.layout import RESULT_NAME
+from llem.store.reading import MAX_JSON_BYTES, read_regular_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def load(path: "str | os.PathLike[str]") -> ExperimentResult:
+    """
+    The result in the folder *path*, or in the file *path*; no store is needed.
+
+    Raises:
+        LlemError: Whatever `ResultStore.get` raises.
+    """
+    return read_result(path_of_result(os.fspath(path)), MAX_JSON_BYTES).result
+
+
+def path_of_result(path: str) -> str:
+    """The path of the ``result.json`` that *path* means: in the folder, or itself."""
+    if not path or "\0" in path:
+        raise ResultNotFoundError(f"{path!r}: is no path of a result")
+    return os.path.join(path, RESULT_NAME) if os.path.isdir(path) and not _is_json(path) else path
+
+
+def _is_json(path: str) -> bool:
+    return os.path.basename(path) == RESULT_NAME
+
+
+def prepare(
+    result: ExperimentResult,
+    timeseries: "pa.Table | str | os.PathLike[str] | None",
+    max_rows: int,
+) -> tuple[ExperimentResult, dict[str, bytes]]:
+    """
+    *result* as it is kept, and the content of its sidecars by name.
+
+    Raises:
+        ResultValidationError: *result* is no result, or names a sidecar that was not given.
+        SidecarSchemaError: *timeseries* has other columns.
+    """
+    if not isinstance(result, ExperimentResult):
+        raise ResultValidationError(
+            f"put takes an ExperimentResult, got {type(result).__name__}; "
+            "`llem.from_json` makes one of a document"
+        )
+    table = None if timeseries is None else sidecar.read_table(timeseries, max_rows)
+    if table is None or not table.num_rows:
+        if result.timeseries is not None:
+            raise ResultValidationError(
+                f"timeseries names {result.timeseries!r}, and no samples were given: "
+                "put them with timeseries=, or set the field to None",
+                field="timeseries",
+            )
+        return result, {}
+    stored = attrs.evolve(result, timeseries=TIMESERIES_NAME)
+    return stored, {TIMESERIES_NAME: sidecar.encode(table, stored)}
+
+
+def read_result(path: str, max_json_bytes: int) -> Document:
+    """The document in the file *path*, its ``timeseries`` None where the sidecar is gone."""
+    content = read_regular_file(path, limit=max_json_bytes, too_large=MalformedResultError)
+    document = read_document(content, source=path, sidecar=TIMESERIES_NAME)
+    if document.result.timeseries is None:
+        return document
+    beside = os.path.join(os.path.dirname(path), TIMESERIES_NAME)
+    if os.path.lexists(beside):
+        return document
+    warnings.warn(
+        f"{beside}: is gone; the result is loaded without its time series",
+        SidecarMissingWarning,
+        stacklevel=4,
+    )
+    return attrs.evolve(document, result=attrs.evolve(document.result, timeseries=None))
+
+
+def read_sidecar(path: str, document: Document, max_rows: int) -> "pa.Table":
+    """The time series beside the ``result.json`` at *path*, held against its digest."""
+    beside = os.path.join(os.path.dirname(path), TIMESERIES_NAME)
+    content = read_regular_file(
+        beside, limit=sidecar.max_bytes(max_rows), too_large=SidecarIntegrityError
+    )
+    digest = document.integrity and document.integrity.sidecars.get(TIMESERIES_NAME)
+    if not digest:
+        warnings.warn(
+            f"{beside}: no digest was recorded; its samples are taken on trust",
+            SidecarUnverifiedWarning,
+            stacklevel=3,
+        )
+    elif hashlib.sha256(content).hexdigest() != digest.sha256:
+        raise SidecarIntegrityError(
+            f"{beside}: its bytes are not what was written (SHA-256 differs, "
+            f"{len(content)} bytes of {digest.bytes}); restore the file from a copy"
+        )
+    return sidecar.decode(content, source=beside, max_rows=max_rows)

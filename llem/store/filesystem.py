@@ -1,0 +1,173 @@
+"""Results as folders of a directory."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from llem.codec import Document, to_stored_json
+from llem.domain.result import ExperimentResult
+from llem.errors import ResultAccessError, ResultNotFoundError
+from llem.protocols import Key, Store, StoredResult
+from llem.store import sidecar
+from llem.store.commit import commit, new_commit_id
+from llem.store.files import path_of_result, prepare, read_result, read_sidecar
+from llem.store.layout import RESULT_NAME, age_order, folder_name
+from llem.store.reading import MAX_JSON_BYTES
+from llem.store.verify import Verification, verify
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@attrs.frozen
+class ResultStore(Store):
+    """
+    Results under the directory *root*, each in a folder of its own.
+
+    The folder is called ``{model}_{backend}_{start}``, and holds ``result.json`` and, where energy
+    was sampled, ``timeseries.parquet``. Nothing is ever overwritten, however many write at once,
+    and a reader sees a whole result or none.
+
+    Attributes:
+        root: The directory. Made by the first `put`.
+        max_json_bytes: Largest ``result.json`` that is read. Unit: bytes.
+        max_rows: Most rows of a time series that are read.
+    """
+
+    root: Path = attrs.field(converter=Path)
+    max_json_bytes: int = attrs.field(default=MAX_JSON_BYTES, kw_only=True)
+    max_rows: int = attrs.field(default=sidecar.MAX_ROWS, kw_only=True)
+
+    def put(
+        self,
+        result: ExperimentResult,
+        /,
+        *,
+        timeseries: "pa.Table | str | os.PathLike[str] | None" = None,
+    ) -> StoredResult:
+        """
+        Keep *result*, with *timeseries* beside it, durably, under a name of its own.
+
+        Args:
+            result: The record.
+            timeseries: Its samples: a table with the four columns of a time series, or the path of
+                a Parquet file with them. None, or a table without rows: no sidecar is written.
+
+        Returns:
+            The result as kept: its ``timeseries`` is set if and only if a sidecar was written.
+
+        Raises:
+            ResultValidationError: *result* names a sidecar and none was given, or is no result.
+            SidecarSchemaError: *timeseries* has other columns.
+            StoreWriteError: Nothing became visible.
+            CommitUnknownError: It may or may not outlive a power cut.
+        """
+        stored, sidecars = prepare(result, timeseries, self.max_rows)
+        commit_id = new_commit_id()
+        document = to_stored_json(stored, commit_id=commit_id, sidecars=sidecars)
+        files = {**sidecars, RESULT_NAME: document}
+        key = commit(str(self.root), folder_name(stored), files, commit_id)
+        return StoredResult(key=key, path=str(self.root / key / RESULT_NAME), result=stored)
+
+    def get(self, key: Key, /) -> ExperimentResult:
+        """
+        The result named *key*, verified.
+
+        Args:
+            key: A `StoredResult`, a key, or the path of a folder or of its ``result.json``.
+
+        Raises:
+            ResultNotFoundError: There is none.
+            ResultAccessError: Its file is no regular one, or may not be read.
+            MalformedResultError: It is no JSON object, or too large.
+            SchemaVersionError: Its schema is not one this llem reads.
+            ResultIntegrityError: It is not what was written.
+            ResultValidationError: It is no result.
+            SidecarPathError: It names a file other than its sidecar.
+
+        Warns:
+            SidecarMissingWarning: Its sidecar is gone; its ``timeseries`` is None.
+        """
+        return self._read(key)[1].result
+
+    def timeseries(self, key: Key, /) -> "pa.Table | None":
+        """
+        The time series of the result named *key*, verified. None: it has none.
+
+        Raises:
+            ResultAccessError: The sidecar is no regular file, or may not be read.
+            SidecarIntegrityError: It is not what was written, is no Parquet, or is too large.
+            SidecarSchemaError: It has other columns.
+            LlemError: Whatever `get` raises.
+
+        Warns:
+            SidecarMissingWarning: The sidecar is gone.
+            SidecarUnverifiedWarning: No digest was recorded for it.
+        """
+        path, document = self._read(key)
+        if document.result.timeseries is None:
+            return None
+        return read_sidecar(path, document, self.max_rows)
+
+    def verify(self) -> Verification:
+        """
+        Read every result, its sidecar included, and say all that is wrong. Changes nothing.
+
+        Raises:
+            ResultAccessError: The root cannot be listed.
+        """
+        paths = [(key, self.path_of(key)) for key in self]
+        return verify(paths, max_json_bytes=self.max_json_bytes, max_rows=self.max_rows)
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys, oldest start first, as their names have it."""
+        try:
+            with os.scandir(self.root) as entries:
+                names = [entry.name for entry in entries if _is_result(entry)]
+        except FileNotFoundError:
+            names = []
+        except OSError as fault:
+            raise ResultAccessError(f"{self.root}: cannot be listed: {fault.strerror}") from None
+        return iter(sorted(names, key=age_order))
+
+    def __len__(self) -> int:
+        """How many results are kept."""
+        return sum(1 for _ in self)
+
+    def __contains__(self, key: object, /) -> bool:
+        """Whether *key* names a result that is kept here."""
+        if not isinstance(key, str | os.PathLike):
+            return False
+        try:
+            return os.path.isfile(self.path_of(key))
+        except ResultNotFoundError:
+            return False
+
+    def path_of(self, key: Key, /) -> str:
+        """
+        The path of the ``result.json`` that *key* names, whether or not it is there.
+
+        Raises:
+            ResultNotFoundError: *key* cannot name a result.
+        """
+        if isinstance(key, StoredResult):
+            return key.path or str(self.root / key.key / RESULT_NAME)
+        text = os.fspath(key)
+        if not isinstance(key, str) or os.sep in text:
+            return path_of_result(text)
+        if not text or text.startswith(".") or "\0" in text:
+            raise ResultNotFoundError(f"{text!r} in {self.root}: there is no result of that name")
+        return str(self.root / text / RESULT_NAME)
+
+    def _read(self, key: Key) -> tuple[str, Document]:
+        path = self.path_of(key)
+        return path, read_result(path, self.max_json_bytes)
+
+
+def _is_result(entry: "os.DirEntry[Any]") -> bool:
+    if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
+        return False
+    return os.path.lexists(os.path.join(entry.path, RESULT_NAME))

@@ -1,0 +1,64 @@
+"""Names: what the folder of a result is called, and which names are results."""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+from llem.domain.result import ExperimentResult, model_name
+from llem.errors import InvalidNameError
+
+RESULT_NAME = "result.json"
+STAGING_NAME = ".llem-tmp"
+
+MAX_SLUG = 160
+"""
+Longest slug. A name takes at most 255 bytes on the usual file systems, and the backend, the time
+and the suffix want their share.
+"""
+
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
+_NAME = re.compile(r".+_(?P<time>\d{4,}-\d\d-\d\dT\d\d-\d\d)(?:_(?P<suffix>\d+))?")
+
+
+def slug(name: str) -> str:
+    """
+    *name* as a part of a file name that is safe on every file system.
+
+    Compatibility forms are folded (NFKC), letters are lower-case, and whatever is not a letter
+    a to z, a digit, a dot or an underscore is a dash. Names that Windows reserves get an x before
+    them, and a name of which nothing is left is ``unnamed``.
+
+    >>> slug("meta-llama/Llama-3.1-8B")
+    'meta-llama-llama-3.1-8b'
+
+    Raises:
+        InvalidNameError: *name* is no str.
+    """
+    if not isinstance(name, str):
+        raise InvalidNameError(f"a name must be a str, got {type(name).__name__}")
+    folded = unicodedata.normalize("NFKC", name).lower()
+    safe = re.sub(r"[^a-z0-9._]+", "-", folded).strip("-._")[:MAX_SLUG].strip("-._")
+    return f"x-{safe}" if _RESERVED.fullmatch(safe) else safe or "unnamed"
+
+
+def folder_name(result: ExperimentResult) -> str:
+    """What the folder of *result* is called where no other has the name."""
+    model = slug(model_name(result.effective_config))
+    return f"{model}_{slug(result.backend)[:40]}_{result.start_time:%Y-%m-%dT%H-%M}"
+
+
+def candidates(name: str) -> Iterator[str]:
+    """*name*, then *name* with ``_1``, ``_2`` and so on."""
+    yield name
+    number = 0
+    while True:
+        number += 1
+        yield f"{name}_{number}"
+
+
+def age_order(name: str) -> tuple[str, int, str]:
+    """Sorts names by the time in them, then by suffix; names of another form come last."""
+    parts = _NAME.fullmatch(name)
+    if parts is None:
+        return ("~", 0, name)
+    return (parts["time"], int(parts["suffix"] or 0), name)
