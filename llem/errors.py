@@ -9,7 +9,7 @@ An exception is a `LlemError`, and also the builtin that a caller would already 
     ├── MalformedResultError   (ValueError)          the text is no JSON object
     ├── SchemaVersionError     (ValueError)          a schema this llem does not read
     ├── ResultValidationError  (ValueError)          values that no result may hold
-    │   └── SidecarPathError                         `timeseries` names something other than the sidecar
+    │   └── SidecarPathError                         `timeseries` names something else
     ├── ResultIntegrityError   (ValueError)          the content is not what was written
     ├── SidecarIntegrityError  (ValueError)          the sidecar's bytes are not what was written
     ├── SidecarSchemaError     (ValueError)          the time series has other columns

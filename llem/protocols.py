@@ -16,6 +16,7 @@ import attrs
 
 from llem.domain.config import ExperimentConfig
 from llem.domain.energy import Sensor
+from llem.domain.fields import Record, quantity
 from llem.domain.latency import MeasurementMode
 from llem.domain.result import ExperimentResult
 
@@ -184,8 +185,8 @@ class EnergyMeter(Protocol):
         ...
 
 
-@attrs.frozen(kw_only=True)
-class BatchOutput:
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class BatchOutput(Record):
     """
     What a backend says of one batch of requests.
 
@@ -198,15 +199,18 @@ class BatchOutput:
         padding_tokens: Input tokens that were padding.
         flops: Floating-point operations. None: not known.
         mode: How *ttft_s* and *itl_s* were taken.
+
+    Raises:
+        ResultValidationError: A value is negative, not finite, or no number.
     """
 
-    input_tokens: tuple[int, ...]
-    output_tokens: tuple[int, ...]
-    latency_s: float
-    ttft_s: float | None = None
-    itl_s: tuple[float, ...] = ()
-    padding_tokens: int = 0
-    flops: float | None = None
+    input_tokens: tuple[int, ...] = quantity()
+    output_tokens: tuple[int, ...] = quantity()
+    latency_s: float = quantity()
+    ttft_s: float | None = quantity(None)
+    itl_s: tuple[float, ...] = quantity(())
+    padding_tokens: int = quantity(0)
+    flops: float | None = quantity(None)
     mode: MeasurementMode = MeasurementMode.TRUE_STREAMING
 
 

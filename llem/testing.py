@@ -75,7 +75,8 @@ def values_of(kind: Any, rules: Mapping[str, Any]) -> st.SearchStrategy[Any]:
 def records(cls: type[T], **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[T]:
     """Records of the class *cls*, each field by its type, unless *fields* gives its strategy."""
     if cls in _WHOLE and not fields:
-        return _WHOLE[cls]()
+        whole: st.SearchStrategy[T] = _WHOLE[cls]()
+        return whole
     own = {
         field.name: values_of(field.type, field.metadata)
         for field in attrs.fields(cls)  # type: ignore[arg-type]
@@ -124,7 +125,7 @@ def results(draw: st.DrawFn) -> ExperimentResult:
         )
     )
     count = len(result.devices) or draw(st.integers(0, 2))
-    figures = st.lists(st.floats(0, 1e9), min_size=count, max_size=count)
+    figures = st.lists(st.floats(0, 1e9), min_size=count, max_size=count).map(tuple)
     return attrs.evolve(result, energy_per_device_j=draw(st.none() | figures))
 
 

@@ -131,7 +131,7 @@ class ExperimentConfig(Setting):
 
     model: str = some_text(DEFAULT_MODEL)
     backend: str = some_text("pytorch")
-    n: int = at_least(1, 100)
+    n: int = at_least(1, 30)
     dataset: str | None = some_text(None)
     synthetic_dataset: SyntheticDataset = SyntheticDataset()
     precision: Literal["fp32", "fp16", "bf16"] = "bf16"

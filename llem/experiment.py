@@ -1,0 +1,439 @@
+"""
+One run from start to a result: the place where the stages meet.
+
+`Experiment` wraps whatever runs a model; `run_experiment` runs one with a backend of llem.
+"""
+
+import importlib.metadata
+import math
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+
+import attrs
+
+from llem import measure, quality
+from llem.aggregate import aggregate_results
+from llem.backends import open_backend
+from llem.codec import measurement_config_hash
+from llem.domain.config import ExperimentConfig
+from llem.domain.energy import BaselineMethod, DeviceEnergy, EnergyBreakdown
+from llem.domain.environment import EnvironmentSnapshot
+from llem.domain.latency import MeasurementMode, WarmupResult
+from llem.domain.process import RawProcessResult, Timestamps
+from llem.domain.result import ExperimentResult
+from llem.errors import IncompleteRunError
+from llem.protocols import (
+    BackendInfo,
+    BatchOutput,
+    Clock,
+    Edge,
+    EnergyMeter,
+    InferenceBackend,
+    Prompts,
+    Samples,
+)
+from llem.recording import Recorder, process_result
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Progress(Protocol):
+    """Is told what goes on, for whoever waits."""
+
+    def __call__(self, stage: str, done: float, total: float | None, /) -> None:
+        """*done* of *total* steps of *stage* are done; None: nobody knows how many there are."""
+
+
+def llem_version() -> str:
+    """Version of the package."""
+    return importlib.metadata.version("llem")
+
+
+class Experiment:
+    """
+    Measures what runs inside its ``with`` block.
+
+    >>> with Experiment(config) as run:  # doctest: +SKIP
+    ...     for batch in batches:
+    ...         out = my_engine.generate(batch)
+    ...         run.record(input_tokens=out.n_in, output_tokens=out.n_out, latency_s=out.seconds)
+    >>> kept = ResultStore("results").put(run.result, timeseries=run.timeseries)  # doctest: +SKIP
+
+    Entering takes the environment, opens the meter and, where one answers, measures the idle power.
+    Leaving ends the measured window and makes the result; on an exception there is none.
+
+    Args:
+        config: What is run. Its ``backend`` names the engine.
+        info: What the engine says of itself, such as the GPUs it runs on.
+        meter: What reads the energy: one of your own, "auto" for what the configuration asks for,
+            or None.
+        synchronize: Returns once all work on the devices is done. None: torch's, where it is used.
+        peak_memory_mb: Gives the most device memory in use. Unit: MiB.
+        experiment_id: Unique name of the run. None: model, time and a random part.
+        clock: What tells the time.
+        progress: Is told what goes on.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig | None = None,
+        *,
+        info: BackendInfo | None = None,
+        meter: EnergyMeter | Literal["auto"] | None = "auto",
+        synchronize: Callable[[], None] | None = None,
+        peak_memory_mb: Callable[[], float | None] | None = None,
+        experiment_id: str | None = None,
+        clock: Clock | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.config = ExperimentConfig() if config is None else config
+        self._info = info
+        self._wanted_meter = meter
+        self._synchronize = synchronize or _synchronize_torch
+        self._peak_memory_mb = peak_memory_mb or (lambda: None)
+        self._experiment_id = experiment_id
+        self._clock = clock or measure.SystemClock()
+        self._progress: Progress = progress or (lambda *_: None)
+        self._recorder = Recorder()
+        self._meter: EnergyMeter | None = None
+        self._not_measured: tuple[str, ...] = ()
+        self._baseline: measure.Baseline | None = None
+        self._warmup: WarmupResult | None = None
+        self._environment: EnvironmentSnapshot | None = None
+        self._start: tuple[datetime, float] = (self._clock.now(), 0.0)
+        self._begin = Edge(time_s=0.0, counters_j=())
+        self._made: tuple[ExperimentResult, pa.Table | None] | None = None
+
+    def __enter__(self) -> Self:
+        self._progress("environment", 0, None)
+        self._environment = measure.snapshot(clock=self._clock)
+        self._open_meter()
+        try:
+            if self._meter is not None:
+                self._take_baseline(self._meter)
+                self._meter.start()
+            self._begin_window()
+        except BaseException:
+            self._close_meter()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._close_meter()
+
+    def warm_up(self, step: Callable[[], float]) -> WarmupResult | None:
+        """
+        Run *step* as the configuration's warmup says, and begin the measured window anew after it.
+
+        Args:
+            step: Runs one request and returns its latency. Unit: s.
+
+        Returns:
+            What it came to, or None where the configuration has the warmup off.
+        """
+        config = self.config.warmup
+        if not config.enabled:
+            return None
+        self._progress("warmup", 0, None)
+        self._warmup = measure.warm_up(
+            step, config, clock=self._clock, wait_thermal_floor=self._meter is not None
+        )
+        start = self._start
+        self._recorder = Recorder()
+        self._begin_window()
+        if self._warmup.converged:
+            self._start = start
+        return self._warmup
+
+    def record(
+        self,
+        *,
+        input_tokens: int | Sequence[int],
+        output_tokens: int | Sequence[int],
+        latency_s: float,
+        ttft_s: float | None = None,
+        itl_s: Sequence[float] = (),
+        padding_tokens: int = 0,
+        flops: float | None = None,
+        mode: MeasurementMode = MeasurementMode.TRUE_STREAMING,
+    ) -> None:
+        """
+        Note one request, or one batch of requests that ran together.
+
+        Args:
+            input_tokens: Prompt tokens, padding excluded; of a batch, those of each request.
+            output_tokens: Generated tokens; of a batch, those of each request.
+            latency_s: From sending the prompt to the last token. Unit: s.
+            ttft_s: From sending the prompt to the first token. Unit: s. None: not known.
+            itl_s: Times between the tokens after the first. Unit: s.
+            padding_tokens: Input tokens that were padding.
+            flops: Floating-point operations. None: not known.
+            mode: How *ttft_s* and *itl_s* were taken.
+
+        Raises:
+            ResultValidationError: A value is negative, not finite, or no number.
+        """
+        self._recorder.add(
+            BatchOutput(
+                input_tokens=_each(input_tokens),
+                output_tokens=_each(output_tokens),
+                latency_s=latency_s,
+                ttft_s=ttft_s,
+                itl_s=tuple(itl_s),
+                padding_tokens=padding_tokens,
+                flops=flops,
+                mode=mode,
+            )
+        )
+
+    @property
+    def result(self) -> ExperimentResult:
+        """The result, once the ``with`` block is left. Raises `IncompleteRunError` before."""
+        return self._whole()[0]
+
+    @property
+    def timeseries(self) -> "pa.Table | None":
+        """The samples of all devices. None: no energy was sampled. Raises `IncompleteRunError`."""
+        return self._whole()[1]
+
+    def _whole(self) -> "tuple[ExperimentResult, pa.Table | None]":
+        if self._made is None:
+            raise IncompleteRunError(
+                "the run has no result: it is still going on, or ended with an exception"
+            )
+        return self._made
+
+    def _open_meter(self) -> None:
+        if self._wanted_meter == "auto":
+            uuids = self._info.device_uuids if self._info and self._info.device_uuids else None
+            self._meter, self._not_measured = measure.open_meter(self.config.energy, uuids=uuids)
+        elif self._wanted_meter is None:
+            self._not_measured = ("meter is None: no meter was asked for",)
+        else:
+            self._meter = self._wanted_meter
+
+    def _close_meter(self) -> None:
+        if self._meter is not None:
+            self._meter.close()
+
+    def _take_baseline(self, meter: EnergyMeter) -> None:
+        config = self.config.baseline
+        if config.enabled and config.duration_seconds > 0:
+            self._progress("baseline", 0, config.duration_seconds)
+            self._baseline = measure.measure_baseline(meter, config.duration_seconds, self._clock)
+
+    def _begin_window(self) -> None:
+        self._begin = self._mark()
+        now_s = self._clock.monotonic()
+        self._start = (
+            self._clock.now() - timedelta(seconds=now_s - self._begin.time_s),
+            self._begin.time_s,
+        )
+
+    def _mark(self) -> Edge:
+        self._synchronize()
+        if self._meter is None:
+            return Edge(time_s=self._clock.monotonic(), counters_j=())
+        return self._meter.mark()
+
+    def _finish(self) -> None:
+        end = self._mark()
+        devices: tuple[DeviceEnergy, ...] = ()
+        samples = Samples()
+        timeseries = None
+        if self._meter is not None:
+            samples = self._meter.stop()
+            devices = measure.device_energies(self._meter.devices, samples, self._begin, end)
+            timeseries = measure.to_table(self._meter.devices, samples, origin_s=self._start[1])
+        process = self._process(end, devices)
+        self._made = self._aggregate(process, self._temperatures(samples, end)), timeseries
+
+    def _aggregate(
+        self, process: RawProcessResult, temperatures: tuple[quality.TemperatureRange, ...]
+    ) -> ExperimentResult:
+        methodology = measure.derive_measurement_methodology(self._warmup, None)
+        steady = methodology == "steady_state" and self._warmup is not None
+        start, start_s = self._start
+        window = (
+            self._begin.time_s - start_s,
+            (process.timestamps.end - start).total_seconds(),
+        )
+        made = aggregate_results(
+            [process],
+            measurement_config_hash=measurement_config_hash(process.effective_config),
+            llem_version=llem_version(),
+            measurement_methodology=methodology,
+            steady_state_window=window if steady else None,
+            start_time=start,
+            environment_snapshot=self._environment,
+            warmup_excluded_samples=process.warmup_result.iterations_completed
+            if steady and process.warmup_result
+            else None,
+            reproducibility_notes=quality.reproducibility_notes(process.devices),
+        )
+        warnings = quality.measurement_warnings(self._signals(made, temperatures))
+        return attrs.evolve(made, measurement_warnings=warnings)
+
+    def _signals(
+        self, made: ExperimentResult, temperatures: tuple[quality.TemperatureRange, ...]
+    ) -> quality.Signals:
+        metered = {device.uuid for device in made.devices}
+        gpus = self._environment.hardware.gpus if self._environment else ()
+        return quality.Signals(
+            duration_s=made.total_inference_time_sec,
+            prompts=len(made.process_results[0].per_request_latencies_ms),
+            devices=made.devices,
+            not_measured=self._not_measured,
+            gpus=tuple(gpu for gpu in gpus if gpu.uuid in metered),
+            temperatures=temperatures,
+            baseline_taken=made.baseline_power_w is not None,
+            energy_adjusted_j=made.energy_adjusted_j,
+            warmup=self._warmup,
+            convergence_wanted=self.config.warmup.convergence_detection,
+        )
+
+    def _temperatures(self, samples: Samples, end: Edge) -> tuple[quality.TemperatureRange, ...]:
+        inside = [self._begin.time_s <= time_s <= end.time_s for time_s in samples.times_s]
+        ranges = []
+        for device, column in zip(
+            self._meter.devices if self._meter else (), samples.temperature_c, strict=True
+        ):
+            known = [
+                c for c, within in zip(column, inside, strict=True) if within and not math.isnan(c)
+            ]
+            if known:
+                ranges.append(
+                    quality.TemperatureRange(uuid=device.uuid, low_c=min(known), high_c=max(known))
+                )
+        return tuple(ranges)
+
+    def _process(self, end: Edge, devices: tuple[DeviceEnergy, ...]) -> RawProcessResult:
+        start, start_s = self._start
+        return process_result(
+            self._recorder,
+            experiment_id=self._experiment_id or _new_experiment_id(self.config.model, start),
+            config=self.config,
+            info=self._info,
+            window=Timestamps(
+                start=start + timedelta(seconds=self._begin.time_s - start_s),
+                end=start + timedelta(seconds=end.time_s - start_s),
+            ),
+            seconds=end.time_s - self._begin.time_s,
+            devices=devices,
+            breakdown=self._breakdown(devices),
+            warmup=self._warmup,
+            peak_memory_mb=self._peak_memory_mb(),
+        )
+
+    def _breakdown(self, devices: tuple[DeviceEnergy, ...]) -> EnergyBreakdown | None:
+        if not devices or any(device.energy_j is None for device in devices):
+            return None
+        if self._baseline is None or self._baseline.total_w is None:
+            return EnergyBreakdown(baseline_method=BaselineMethod.UNAVAILABLE)
+        return EnergyBreakdown(
+            baseline_power_w=self._baseline.total_w,
+            baseline_method=BaselineMethod.FRESH,
+            baseline_timestamp=self._baseline.timestamp,
+        )
+
+
+def run_experiment(
+    config: ExperimentConfig,
+    *,
+    backend: InferenceBackend | None = None,
+    meter: EnergyMeter | Literal["auto"] | None = "auto",
+    clock: Clock | None = None,
+    progress: Progress | None = None,
+) -> Experiment:
+    """
+    Run *config* from loading the model to the result.
+
+    Args:
+        config: What is run.
+        backend: What runs the model. None: the one that the configuration names.
+        meter: As for `Experiment`.
+        clock: What tells the time.
+        progress: Is told what goes on.
+
+    Returns:
+        The experiment, its ``result`` and ``timeseries`` ready to be put into a store.
+
+    Raises:
+        BackendError: The model cannot be loaded or run.
+        MeterError: The meter that the configuration asks for does not answer.
+    """
+    progress = progress or (lambda *_: None)
+    backend = backend or open_backend(config.backend)
+    try:
+        progress("load", 0, None)
+        info = backend.load(config)
+        batches = _batches(backend.prompts(), config.batch_size)
+        experiment = Experiment(
+            attrs.evolve(config, device=info.device),
+            info=info,
+            meter=meter,
+            synchronize=backend.synchronize,
+            peak_memory_mb=backend.peak_memory_mb,
+            clock=clock,
+            progress=progress,
+        )
+        with experiment as run:
+            _run_batches(run, backend, batches, progress)
+    finally:
+        backend.close()
+    return experiment
+
+
+def _run_batches(
+    run: Experiment, backend: InferenceBackend, batches: list[Prompts], progress: Progress
+) -> None:
+    done = 0
+
+    def warmup_step() -> float:
+        nonlocal done
+        latency_s = backend.generate(batches[done % len(batches)]).latency_s
+        done += 1
+        progress("warmup", done, None)
+        return latency_s
+
+    run.warm_up(warmup_step)
+    total = sum(map(len, batches))
+    done = 0
+    progress("run", done, total)
+    for batch in batches:
+        output = backend.generate(batch)
+        run.record(**attrs.asdict(output, recurse=False))
+        done += len(batch)
+        progress("run", done, total)
+
+
+def _batches(prompts: Prompts, size: int) -> list[Prompts]:
+    return [prompts[i : i + size] for i in range(0, len(prompts), size)]
+
+
+def _each(tokens: int | Sequence[int]) -> tuple[int, ...]:
+    return tuple(tokens) if isinstance(tokens, Sequence) else (tokens,)
+
+
+def _new_experiment_id(model: str, start: datetime) -> str:
+    return f"{model}_{start:%Y%m%d_%H%M%S}_{secrets.token_hex(4)}"
+
+
+def _synchronize_torch() -> None:
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()

@@ -1,0 +1,228 @@
+"""What the requests of one process came to, and the process result that is made of it."""
+
+import math
+from collections.abc import Sequence
+
+from llem.codec import to_mapping
+from llem.domain.config import ExperimentConfig
+from llem.domain.efficiency import (
+    BatchEfficiencyMetrics,
+    ExtendedEfficiencyMetrics,
+    MemoryEfficiencyMetrics,
+)
+from llem.domain.energy import DeviceEnergy, EnergyBreakdown, Sensor
+from llem.domain.latency import LatencyMeasurements, MeasurementMode, WarmupResult
+from llem.domain.process import (
+    ComputeMetrics,
+    EnergyMetrics,
+    InferenceMetrics,
+    RawProcessResult,
+    Timestamps,
+)
+from llem.protocols import BackendInfo, BatchOutput
+
+
+class Recorder:
+    """
+    What the requests of a run came to, added up as they come.
+
+    Attributes:
+        latencies_ms: Latency of each request. Unit: ms.
+        ttft_ms: Times to first token. Unit: ms.
+        itl_full_ms: Times between tokens. Unit: ms.
+        itl_trimmed_ms: The same without the first and last of each batch. Unit: ms.
+        input_tokens: Prompt tokens.
+        output_tokens: Generated tokens.
+        padding_tokens: Input tokens that were padding.
+        excluded_tokens: Intervals left out of *itl_trimmed_ms*.
+        batches: Batches.
+        flops: Floating-point operations. None: not known of every batch.
+        modes: How token latencies were taken.
+    """
+
+    def __init__(self) -> None:
+        self.latencies_ms: list[float] = []
+        self.ttft_ms: list[float] = []
+        self.itl_full_ms: list[float] = []
+        self.itl_trimmed_ms: list[float] = []
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.padding_tokens = 0
+        self.excluded_tokens = 0
+        self.batches = 0
+        self.flops: float | None = None
+        self.modes: set[MeasurementMode] = set()
+
+    def add(self, output: BatchOutput) -> None:
+        """Add one batch of requests."""
+        self.batches += 1
+        self.input_tokens += sum(output.input_tokens)
+        self.output_tokens += sum(output.output_tokens)
+        self.padding_tokens += output.padding_tokens
+        self.latencies_ms += [1000 * output.latency_s] * len(output.input_tokens)
+        self.modes.add(output.mode)
+        if output.ttft_s is not None:
+            self.ttft_ms.append(1000 * output.ttft_s)
+        intervals = [1000 * seconds for seconds in output.itl_s]
+        self.itl_full_ms += intervals
+        self.itl_trimmed_ms += intervals[1:-1]
+        self.excluded_tokens += min(2, len(intervals))
+        if output.flops is None:
+            self.flops = None
+        elif self.batches == 1 or self.flops is not None:
+            self.flops = (self.flops or 0.0) + output.flops
+
+    def latency_measurements(self, warmup: WarmupResult | None) -> LatencyMeasurements:
+        """The raw token latencies."""
+        streamed = {MeasurementMode.TRUE_STREAMING, MeasurementMode.PER_REQUEST_BATCH}
+        mode = next(iter(self.modes)) if len(self.modes) == 1 else MeasurementMode.PROPORTIONAL
+        return LatencyMeasurements(
+            ttft_ms=tuple(self.ttft_ms),
+            itl_full_ms=tuple(self.itl_full_ms),
+            itl_trimmed_ms=tuple(self.itl_trimmed_ms),
+            request_count=len(self.latencies_ms),
+            total_output_tokens=self.output_tokens,
+            excluded_tokens=self.excluded_tokens,
+            streaming_mode=mode in streamed and bool(self.ttft_ms),
+            warmup_requests_excluded=warmup.iterations_completed if warmup else 0,
+            measurement_mode=mode,
+        )
+
+
+def process_result(
+    recorder: Recorder,
+    *,
+    experiment_id: str,
+    config: ExperimentConfig,
+    info: BackendInfo | None,
+    window: Timestamps,
+    seconds: float,
+    devices: tuple[DeviceEnergy, ...],
+    breakdown: EnergyBreakdown | None,
+    warmup: WarmupResult | None,
+    peak_memory_mb: float | None,
+) -> RawProcessResult:
+    """
+    What one process measured.
+
+    Args:
+        recorder: Its requests.
+        experiment_id: The run that it is a process of.
+        config: What was run, resolved.
+        info: What the engine says of itself. None: it said nothing.
+        window: The measured window, by the wall clock.
+        seconds: Length of the window, by the monotonic clock. Unit: s.
+        devices: Evidence for each device's energy.
+        breakdown: How the idle power came about. None: no energy was measured.
+        warmup: What warming up came to. None: there was none.
+        peak_memory_mb: Most device memory in use. Unit: MiB. None: not known.
+    """
+    info = info or BackendInfo(device="unknown", device_name=_name_of_first_gpu(devices))
+    tokens = recorder.input_tokens + recorder.output_tokens
+    gpu = next((device for device in devices if device.sensor is not Sensor.RAPL), None)
+    return RawProcessResult(
+        experiment_id=experiment_id,
+        backend=config.backend,
+        backend_version=info.version,
+        process_index=0,
+        gpu_id=gpu.gpu_index if gpu else None,
+        gpu_name=info.device_name,
+        gpu_uuid=gpu.uuid if gpu else None,
+        config_name=config.model,
+        model_name=config.model,
+        timestamps=window,
+        inference_metrics=_inference_metrics(recorder, seconds, warmup),
+        energy_metrics=_energy_metrics(devices, seconds, tokens),
+        compute_metrics=ComputeMetrics(
+            flops_total=recorder.flops,
+            flops_per_token=_ratio(recorder.flops, tokens),
+            flops_per_second=_ratio(recorder.flops, seconds),
+            peak_memory_mb=peak_memory_mb,
+            model_memory_mb=info.model_memory_mb,
+            flops_method=None if recorder.flops is None else info.flops_method,
+            compute_precision=config.precision,
+        ),
+        effective_config=to_mapping(config),
+        extended_metrics=ExtendedEfficiencyMetrics(
+            memory=_memory(info, peak_memory_mb), batch=_batches(recorder, config.batch_size)
+        ),
+        per_request_latencies_ms=tuple(recorder.latencies_ms),
+        energy_breakdown=breakdown,
+        warmup_result=warmup,
+        devices=devices,
+    )
+
+
+def _memory(info: BackendInfo, peak_mb: float | None) -> MemoryEfficiencyMetrics:
+    model_mb = info.model_memory_mb
+    used = None if peak_mb is None or model_mb is None else max(peak_mb - model_mb, 0.0)
+    return MemoryEfficiencyMetrics(
+        total_vram_mb=info.total_memory_mb,
+        model_memory_mb=model_mb,
+        peak_memory_mb=peak_mb,
+        inference_memory_mb=used,
+        model_memory_utilisation=_ratio(model_mb, info.total_memory_mb),
+    )
+
+
+def _batches(recorder: Recorder, batch_size: int) -> BatchEfficiencyMetrics:
+    mean = _ratio(float(len(recorder.latencies_ms)), recorder.batches)
+    fed = recorder.input_tokens + recorder.padding_tokens
+    return BatchEfficiencyMetrics(
+        effective_batch_size=mean,
+        batch_utilisation=_ratio(mean, batch_size),
+        padding_overhead=_ratio(float(recorder.padding_tokens), fed),
+        num_batches=recorder.batches,
+    )
+
+
+def _inference_metrics(
+    recorder: Recorder, seconds: float, warmup: WarmupResult | None
+) -> InferenceMetrics:
+    tokens = recorder.input_tokens + recorder.output_tokens
+    ttft = recorder.ttft_ms
+    return InferenceMetrics(
+        total_tokens=tokens,
+        input_tokens=recorder.input_tokens,
+        output_tokens=recorder.output_tokens,
+        inference_time_sec=seconds,
+        tokens_per_second=tokens / seconds if seconds else 0.0,
+        latency_per_token_ms=1000 * seconds / tokens if tokens else 0.0,
+        time_to_first_token_ms=math.fsum(ttft) / len(ttft) if ttft else None,
+        latency_measurements=recorder.latency_measurements(warmup),
+    )
+
+
+def _energy_metrics(
+    devices: tuple[DeviceEnergy, ...], seconds: float, tokens: int
+) -> EnergyMetrics:
+    total_j = _sum_known(devices)
+    gpus_j = _sum_known([d for d in devices if d.sensor is not Sensor.RAPL])
+    packages_j = _sum_known(
+        [d for d in devices if d.sensor is Sensor.RAPL and d.scope == "package"]
+    )
+    return EnergyMetrics(
+        total_energy_j=total_j,
+        gpu_energy_j=gpus_j,
+        cpu_energy_j=packages_j,
+        ram_energy_j=_sum_known(
+            [d for d in devices if d.sensor is Sensor.RAPL and d.scope == "memory"]
+        ),
+        gpu_power_w=_ratio(gpus_j, seconds),
+        cpu_power_w=_ratio(packages_j, seconds),
+        duration_sec=seconds,
+        energy_per_token_j=_ratio(total_j, tokens),
+    )
+
+
+def _sum_known(devices: Sequence[DeviceEnergy]) -> float | None:
+    known = [device.energy_j for device in devices if device.energy_j is not None]
+    return math.fsum(known) if known and len(known) == len(devices) else None
+
+
+def _ratio(value: float | None, per: float | None) -> float | None:
+    return value / per if value is not None and per else None
+
+
+def _name_of_first_gpu(devices: Sequence[DeviceEnergy]) -> str:
+    return next((d.name for d in devices if d.sensor is not Sensor.RAPL), "unknown")
