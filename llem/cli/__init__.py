@@ -1,0 +1,86 @@
+"""
+The command line. A verb a file; what a verb imports loads when it runs.
+
+Exit status: 0, 1 where it failed, 2 where it was called or configured wrongly, 130 on Ctrl-C.
+"""
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from llem.errors import ConfigError, LlemError, LlemWarning, ResultNotFoundError
+
+VERBS = {
+    "run": "Measure a model, and keep the result.",
+    "list": "List the results that are kept.",
+    "show": "Show one result in full.",
+    "export": "Write all results as CSV.",
+    "verify": "Check every result.",
+    "env": "Say what this machine can measure, and what would stop it.",
+}
+
+FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+
+
+def build_app() -> App:
+    """The command line application."""
+    app = App(
+        name="llem",
+        help="Measure the energy of LLM inference, and keep the record of it.",
+        version=_version,
+        version_flags=["--version"],
+        help_format="plaintext",
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+    )
+    for position, (verb, words) in enumerate(VERBS.items()):
+        lazily = f"llem.cli.{verb}:{verb}_verb"
+        app.command(lazily, name=verb, help=words, sort_key=position)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    sys.exit(status_of(sys.argv[1:] if arguments is None else arguments))
+
+
+def status_of(arguments: Sequence[str]) -> int:
+    """Run the command line and return its exit status; what went wrong is one line on stderr."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", LlemWarning)
+            warnings.showwarning = _show_warning
+            status = build_app()(list(arguments), exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (CycloptsError, LlemError, KeyboardInterrupt) as error:
+        message, status = _explain(error)
+        print(f"llem: {message}", file=sys.stderr)
+    return status if isinstance(status, int) else 0
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """What to say of *error*, and the exit status."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted: nothing was written", INTERRUPTED
+    if isinstance(error, CycloptsError):
+        line = " ".join(str(error).split())
+        return f"{line} (`llem --help` lists what there is)", WRONG_USAGE
+    if isinstance(error, ResultNotFoundError):
+        return f"{error}; `llem list` names what is kept", FAILED
+    return str(error), WRONG_USAGE if isinstance(error, ConfigError) else FAILED
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"llem {version('llem')}"
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"llem: warning: {message}", file=sys.stderr)

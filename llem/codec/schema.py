@@ -1,7 +1,6 @@
 """The JSON Schema of a result document, made from the classes of the record."""
 
 import enum
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from types import NoneType
@@ -9,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import attrs
 
+from llem.domain.fields import descriptions
 from llem.domain.process import Timestamps
 from llem.domain.result import ExperimentResult
 
@@ -38,7 +38,7 @@ def _define(cls: type, definitions: dict[str, Any]) -> None:
     if cls.__name__ in definitions:
         return
     definitions[cls.__name__] = {}
-    described = _descriptions(cls)
+    described = descriptions(cls)
     properties = {}
     required = []
     for field in attrs.fields(cls):
@@ -97,10 +97,3 @@ def _limits(rules: Mapping[str, Any]) -> dict[str, Any]:
     if "min_length" in rules:
         limits["minLength"] = rules["min_length"]
     return limits
-
-
-def _descriptions(cls: type) -> dict[str, str]:
-    """What the docstring of *cls* says of each field."""
-    _, _, section = (cls.__doc__ or "").partition("Attributes:\n")
-    entries = re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", section, re.MULTILINE)
-    return {name: re.sub(r"\s+", " ", words) for name, words in entries}

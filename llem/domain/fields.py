@@ -95,6 +95,13 @@ def checks(cls: Any) -> tuple[tuple[str, Check], ...]:
     )
 
 
+def descriptions(cls: type) -> dict[str, str]:
+    """What the docstring of *cls* says of each of its attributes, by name."""
+    _, _, section = (cls.__doc__ or "").partition("Attributes:\n")
+    entries = re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", section, re.MULTILINE)
+    return {name: re.sub(r"\s+", " ", words) for name, words in entries}
+
+
 def check_for(kind: Any, rules: Mapping[str, Any], refuse: Refuse = ResultValidationError) -> Check:
     """
     The check of a field of type *kind* under *rules*, its metadata.

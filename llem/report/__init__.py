@@ -1,0 +1,1 @@
+"""Results as something to show: lines, rows, CSV. Returned, never printed."""

@@ -69,6 +69,20 @@ def commit(root: str, name: str, files: Mapping[str, bytes], commit_id: str) -> 
     return final
 
 
+def check_writable(root: str) -> None:
+    """
+    Make *root*, and make and remove a staging folder in it.
+
+    Raises:
+        StoreWriteError: That could not be done.
+    """
+    try:
+        _make_root(root)
+        _remove_empty(_stage(root, {}))
+    except OSError as fault:
+        raise _cannot_write(root, fault) from None
+
+
 def _make_root(root: str) -> None:
     missing = []
     path = os.path.abspath(root)

@@ -12,7 +12,7 @@ from llem.domain.result import ExperimentResult
 from llem.errors import ResultAccessError, ResultNotFoundError
 from llem.protocols import Key, Store, StoredResult
 from llem.store import sidecar
-from llem.store.commit import commit, new_commit_id
+from llem.store.commit import check_writable, commit, new_commit_id
 from llem.store.files import path_of_result, prepare, read_result, read_sidecar
 from llem.store.layout import RESULT_NAME, age_order, folder_name
 from llem.store.reading import MAX_JSON_BYTES
@@ -71,6 +71,15 @@ class ResultStore(Store):
         files = {**sidecars, RESULT_NAME: document}
         key = commit(str(self.root), folder_name(stored), files, commit_id)
         return StoredResult(key=key, path=str(self.root / key / RESULT_NAME), result=stored)
+
+    def check_writable(self) -> None:
+        """
+        Make the root, and see that a folder can be made in it, before a long run and not after it.
+
+        Raises:
+            StoreWriteError: Nothing can be written.
+        """
+        check_writable(str(self.root))
 
     def get(self, key: Key, /) -> ExperimentResult:
         """

@@ -1,0 +1,81 @@
+"""``llem run``: measure a model and keep the result."""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from llem.cli.export import write_csv
+from llem.cli.options import option_class, resolve
+from llem.cli.output import AsJson, Root, print_json, print_lines, print_warnings
+from llem.cli.progress import show_progress
+from llem.domain.config import ExperimentConfig
+from llem.errors import StoreWriteError
+from llem.experiment import Experiment, run_experiment
+from llem.protocols import StoredResult
+from llem.report.summary import Line, headline
+from llem.report.table import to_csv, to_row
+from llem.store import ResultStore
+
+if TYPE_CHECKING:
+    Options = Any
+else:
+    Options = option_class(ExperimentConfig)
+
+
+def run_verb(
+    model: Annotated[str | None, Parameter(show_default=False)] = None,
+    /,
+    *,
+    config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None,
+    options: Annotated[Options | None, Parameter(name="*")] = None,
+    root: Root = "results",
+    export_csv: Path | None = None,
+    as_json: AsJson = False,
+) -> int:
+    """
+    Measure a model, and keep the result.
+
+    Progress goes to stderr, the summary and the path of the result to stdout.
+
+    Parameters
+    ----------
+    model
+        Name on the model hub, path of a local folder, or builtin:tiny-llama, the default.
+    config
+        TOML file of settings, named as the options are: n, warmup.n_warmup and so on. Options on
+        the command line override it.
+    export_csv
+        CSV file to write the result to as well.
+    """
+    settings = resolve(model, options or Options(), config)
+    store = ResultStore(root)
+    store.check_writable()
+    with show_progress() as progress:
+        run = run_experiment(settings, progress=progress)
+    kept = keep(store, run)
+    if export_csv is not None:
+        write_csv(export_csv, to_csv([(kept.key, kept.result)]))
+    if as_json:
+        print_json({**to_row(kept.key, kept.result), "path": kept.path})
+    else:
+        print_lines([*headline(kept.result), Line("kept", kept.path)])
+        print_warnings(kept.result.measurement_warnings)
+    return 0
+
+
+def keep(store: ResultStore, run: Experiment) -> StoredResult:
+    """
+    Put the result of *run* into *store*; a measurement that is done is not given up easily.
+
+    Raises:
+        StoreWriteError: It could not be put there; the text says where it was put instead.
+    """
+    try:
+        return store.put(run.result, timeseries=run.timeseries)
+    except StoreWriteError as error:
+        shelter = ResultStore(tempfile.mkdtemp(prefix="llem-"))
+        kept = shelter.put(run.result, timeseries=run.timeseries)
+        raise StoreWriteError(f"{error}; the result was kept at {kept.path}") from None

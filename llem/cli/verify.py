@@ -1,0 +1,28 @@
+"""``llem verify``: check every result."""
+
+import sys
+
+import attrs
+
+from llem.cli.output import AsJson, Root, print_json
+from llem.store import ResultStore, Verification
+
+
+def verify_verb(*, root: Root = "results", as_json: AsJson = False) -> int:
+    """Read every result and its samples, hold them against their digests, and name every fault."""
+    found = ResultStore(root).verify()
+    if as_json:
+        print_json(attrs.asdict(found))
+    else:
+        _print(found, root)
+    return 1 if found.faults else 0
+
+
+def _print(found: Verification, root: str) -> None:
+    for fault in found.faults:
+        print(f"{fault.kind}: {fault.message}")
+    for key in found.unverified:
+        print(f"llem: {key}: has no digest, as other tools write results", file=sys.stderr)
+    results = "1 result" if found.checked == 1 else f"{found.checked} results"
+    faults = {0: "no fault", 1: "1 fault"}.get(len(found.faults), f"{len(found.faults)} faults")
+    print(f"{results} in {root}: {faults}")

@@ -1,0 +1,38 @@
+"""Figures as people read them: three to four digits, a unit, and a dash for what is not known."""
+
+MISSING = "-"
+
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
+
+
+def with_unit(value: float | None, unit: str) -> str:
+    """
+    *value* with an SI prefix and *unit*.
+
+    >>> with_unit(0.000356, "J")
+    '356 µJ'
+    """
+    if value is None:
+        return MISSING
+    size, prefix = next(
+        ((size, prefix) for size, prefix in _PREFIXES if abs(value) >= size), (1.0, "")
+    )
+    return f"{value / size:.4g} {prefix}{unit}".rstrip()
+
+
+def number(value: float | None, unit: str = "") -> str:
+    """
+    *value* with *unit*, without a prefix.
+
+    >>> number(1287.1975, "tokens/s")
+    '1287 tokens/s'
+    """
+    if value is None:
+        return MISSING
+    digits = f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{digits} {unit}".rstrip()
+
+
+def count(value: int | None) -> str:
+    """*value* with its thousands apart."""
+    return MISSING if value is None else f"{value:,}".replace(",", " ")

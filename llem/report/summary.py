@@ -1,0 +1,138 @@
+"""One result as labelled lines, for a person."""
+
+import attrs
+
+from llem.domain.latency import LatencyStatistics
+from llem.domain.result import ExperimentResult, model_name
+from llem.report.figures import count, number, with_unit
+
+
+@attrs.frozen
+class Line:
+    """A label and what it says."""
+
+    label: str
+    text: str
+
+
+def headline(result: ExperimentResult) -> list[Line]:
+    """What a person wants to know at the end of a run."""
+    lines = [
+        Line("model", f"{model_name(result.effective_config)} on {result.backend}"),
+        Line("energy", _energy(result)),
+    ]
+    if result.total_energy_j is not None:
+        lines.append(Line("energy per token", _per_token(result)))
+    lines += [
+        Line("throughput", number(result.avg_tokens_per_second, "tokens/s")),
+        Line("tokens", _tokens(result)),
+        Line("time", number(result.total_inference_time_sec, "s")),
+        Line("TTFT", _percentiles(result.latency_stats, "ttft")),
+        Line("ITL", _percentiles(result.latency_stats, "itl")),
+    ]
+    return lines
+
+
+def details(result: ExperimentResult) -> list[Line]:
+    """What else a person may look for in a result: evidence, latencies, machine."""
+    lines = [
+        Line("experiment", result.experiment_id),
+        Line("config hash", result.measurement_config_hash),
+        Line("started", f"{result.start_time:%Y-%m-%d %H:%M:%S} UTC"),
+        Line("methodology", _methodology(result)),
+        Line("FLOPs", with_unit(result.total_flops, "FLOP")),
+        Line("end-to-end latency", _request_latency(result)),
+        Line("peak memory", _peak_memory(result)),
+        Line("processes", _processes(result)),
+        *_machine(result),
+    ]
+    if result.reproducibility_notes:
+        lines.append(Line("accuracy", result.reproducibility_notes))
+    return lines
+
+
+def device_rows(result: ExperimentResult) -> list[tuple[str, ...]]:
+    """The evidence for each device's energy, a row each; the first row is the header."""
+    header = ("device", "sensor", "energy", "counter", "integral", "samples", "max gap", "± bound")
+    rows = [
+        (
+            f"{device.gpu_index} {device.name}",
+            device.sensor.value,
+            with_unit(device.energy_j, "J"),
+            with_unit(device.counter_j, "J"),
+            with_unit(device.integrated_j, "J"),
+            count(device.sample_count),
+            with_unit(device.max_gap_s, "s"),
+            with_unit(device.error_bound_j, "J"),
+        )
+        for device in result.devices
+    ]
+    return [header, *rows]
+
+
+def _energy(result: ExperimentResult) -> str:
+    if result.total_energy_j is None:
+        return "not measured, see the warnings"
+    text = with_unit(result.total_energy_j, "J")
+    if result.energy_adjusted_j is not None:
+        text += f" ({with_unit(result.energy_adjusted_j, 'J')} without the idle share)"
+    return text
+
+
+def _per_token(result: ExperimentResult) -> str:
+    text = with_unit(result.avg_energy_per_token_j, "J")
+    if result.energy_per_output_token_j is not None:
+        text += f" ({with_unit(result.energy_per_output_token_j, 'J')} per output token)"
+    return text
+
+
+def _tokens(result: ExperimentResult) -> str:
+    text = count(result.total_tokens)
+    if result.input_tokens is not None and result.output_tokens is not None:
+        text += f" ({count(result.input_tokens)} in, {count(result.output_tokens)} out)"
+    return text
+
+
+def _percentiles(stats: LatencyStatistics | None, name: str) -> str:
+    if stats is None or not getattr(stats, f"{name}_samples"):
+        return "not streamed"
+    median, p95, p99 = (getattr(stats, f"{name}_{part}_ms") for part in ("median", "p95", "p99"))
+    return f"p50 {number(median, 'ms')}, p95 {number(p95, 'ms')}, p99 {number(p99, 'ms')}"
+
+
+def _methodology(result: ExperimentResult) -> str:
+    if result.steady_state_window is None:
+        return result.measurement_methodology
+    start_s, end_s = result.steady_state_window
+    return f"{result.measurement_methodology}, {start_s:.1f} to {end_s:.1f} s of the run"
+
+
+def _request_latency(result: ExperimentResult) -> str:
+    if result.extended_metrics is None:
+        return number(None)
+    latency = result.extended_metrics.request_latency
+    if not latency.e2e_latency_samples:
+        return number(None)
+    return (
+        f"p50 {number(latency.e2e_latency_median_ms, 'ms')}, "
+        f"p95 {number(latency.e2e_latency_p95_ms, 'ms')}, "
+        f"p99 {number(latency.e2e_latency_p99_ms, 'ms')}"
+    )
+
+
+def _peak_memory(result: ExperimentResult) -> str:
+    memory = result.extended_metrics.memory if result.extended_metrics else None
+    return number(memory.peak_memory_mb if memory else None, "MiB")
+
+
+def _processes(result: ExperimentResult) -> str:
+    return f"{result.aggregation.num_processes} ({result.aggregation.method})"
+
+
+def _machine(result: ExperimentResult) -> list[Line]:
+    if result.environment_snapshot is None:
+        return []
+    hardware = result.environment_snapshot.hardware
+    lines = [Line("GPU", gpu.name) for gpu in hardware.gpus or filter(None, [hardware.gpu])]
+    lines.append(Line("CPU", hardware.cpu.model or hardware.cpu.platform))
+    return lines

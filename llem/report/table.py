@@ -1,0 +1,100 @@
+"""
+Results as rows: one a result, the same columns in the same order in every version.
+
+New columns only ever come after the last one.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from llem.domain.latency import LatencyStatistics
+from llem.domain.result import ExperimentResult, model_name
+
+
+def _latency(name: str) -> Callable[[ExperimentResult], Any]:
+    def read(result: ExperimentResult) -> Any:
+        stats: LatencyStatistics | None = result.latency_stats
+        return None if stats is None else getattr(stats, name)
+
+    return read
+
+
+def _field(name: str) -> Callable[[ExperimentResult], Any]:
+    return lambda result: getattr(result, name)
+
+
+def _config(name: str) -> Callable[[ExperimentResult], Any]:
+    return lambda result: result.effective_config.get(name)
+
+
+def _first_gpu(result: ExperimentResult) -> str | None:
+    return result.devices[0].name if result.devices else None
+
+
+COLUMNS: dict[str, Callable[[ExperimentResult], Any]] = {
+    "experiment_id": _field("experiment_id"),
+    "measurement_config_hash": _field("measurement_config_hash"),
+    "start_time": lambda result: result.start_time.isoformat(),
+    "model": lambda result: model_name(result.effective_config),
+    "backend": _field("backend"),
+    "precision": _config("precision"),
+    "batch_size": _config("batch_size"),
+    "n": _config("n"),
+    "measurement_methodology": _field("measurement_methodology"),
+    "total_tokens": _field("total_tokens"),
+    "input_tokens": _field("input_tokens"),
+    "output_tokens": _field("output_tokens"),
+    "total_inference_time_sec": _field("total_inference_time_sec"),
+    "avg_tokens_per_second": _field("avg_tokens_per_second"),
+    "total_energy_j": _field("total_energy_j"),
+    "avg_energy_per_token_j": _field("avg_energy_per_token_j"),
+    "energy_per_output_token_j": _field("energy_per_output_token_j"),
+    "baseline_power_w": _field("baseline_power_w"),
+    "energy_adjusted_j": _field("energy_adjusted_j"),
+    "num_devices": lambda result: len(result.devices),
+    "device_name": _first_gpu,
+    "num_processes": lambda result: result.aggregation.num_processes,
+    "total_flops": _field("total_flops"),
+    "flops_per_second": _field("flops_per_second"),
+    "ttft_mean_ms": _latency("ttft_mean_ms"),
+    "ttft_median_ms": _latency("ttft_median_ms"),
+    "ttft_p95_ms": _latency("ttft_p95_ms"),
+    "ttft_p99_ms": _latency("ttft_p99_ms"),
+    "itl_mean_ms": _latency("itl_mean_ms"),
+    "itl_median_ms": _latency("itl_median_ms"),
+    "itl_p95_ms": _latency("itl_p95_ms"),
+    "itl_p99_ms": _latency("itl_p99_ms"),
+    "measurement_warnings": lambda result: "; ".join(
+        warning.partition(":")[0] for warning in result.measurement_warnings
+    ),
+}
+"""What each column of an export holds. Units stand in the names: s, J, W, ms."""
+
+
+def to_row(key: str, result: ExperimentResult) -> dict[str, Any]:
+    """The row of *result*, kept under *key*; None for what is not known."""
+    return {"key": key, **{name: read(result) for name, read in COLUMNS.items()}}
+
+
+def to_csv(rows: Iterable[tuple[str, ExperimentResult]]) -> str:
+    """
+    CSV (RFC 4180) with a header, one line a result, nothing between commas for None.
+
+    Args:
+        rows: The key and the result of each line.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["key", *COLUMNS])
+    writer.writeheader()
+    for key, result in rows:
+        writer.writerow({name: _cell(value) for name, value in to_row(key, result).items()})
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """*value*, and a text that a spreadsheet would run as a formula made a plain one."""
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{value}"
+    return value
