@@ -424,6 +424,7 @@ def test_store_refuses_other_columns(open_store: OpenStore) -> None:
     table = small_table()
     names = table.column_names
     indices = table.column("gpu_index")
+    no_table: Any = [1, 2]
     wrong = [
         table.drop_columns(["gpu_index"]),
         table.append_column("extra", indices),
@@ -438,7 +439,7 @@ def test_store_refuses_other_columns(open_store: OpenStore) -> None:
         with pytest.raises(SidecarSchemaError):
             store.put(small_result(), timeseries=samples)
     with pytest.raises(SidecarSchemaError):
-        store.put(small_result(), timeseries=_anything([1, 2]))
+        store.put(small_result(), timeseries=no_table)
 
     assert list(store) == []
 
@@ -447,9 +448,11 @@ def test_store_refuses_what_is_no_result(open_store: OpenStore) -> None:
     """Only a record is kept."""
     store = open_store()
 
-    for other in (None, {}, "{}", b"{}", AggregationMetadata(method="none", num_processes=1)):
+    others: list[Any] = [None, {}, "{}", b"{}", AggregationMetadata(method="x", num_processes=1)]
+
+    for other in others:
         with pytest.raises(ResultValidationError, match="ExperimentResult"):
-            store.put(_anything(other))
+            store.put(other)
 
     assert list(store) == []
 
@@ -465,10 +468,6 @@ def test_store_finds_nothing_under_an_unknown_key(open_store: OpenStore) -> None
             store.get(key)
         with pytest.raises(ResultNotFoundError):
             store.timeseries(key)
-
-
-def _anything(value: object) -> Any:
-    return value
 
 
 def _table(
@@ -503,7 +502,7 @@ def _some_value(kind: Any, rules: Mapping[str, Any]) -> Any:
         value = (_some_value(args[0], rules),) * (1 if args[-1] is ... else len(args))
     elif origin is Mapping:
         value = {"model": "gpt2", "decoder": {"stop": ["a:b", None], "temperature": 0.5}}
-    elif attrs.has(kind):
+    elif issubclass(kind, Record):
         value = filled(kind)
     elif issubclass(kind, enum.Enum):
         value = list(kind)[-1]

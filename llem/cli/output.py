@@ -1,4 +1,4 @@
-"""What the verbs share: where results lie, how tables and JSON are printed, what errors say."""
+"""What the verbs share: where results lie, how lines, tables and JSON are printed."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -6,9 +6,6 @@ from typing import Annotated, Any
 
 import orjson
 from cyclopts import Parameter
-from rich.console import Console, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from llem.domain.result import ExperimentResult
 from llem.errors import LlemError
@@ -26,46 +23,39 @@ def print_json(value: Any) -> None:
 
 def print_lines(lines: Sequence[Line]) -> None:
     """Print labelled lines, the labels in a column."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column(overflow="fold")
+    if sys.stdout.isatty():
+        from llem.cli import terminal
+
+        terminal.print_lines(lines)
+        return
+    width = max((len(line.label) for line in lines), default=0)
     for line in lines:
-        grid.add_row(line.label, Text(line.text))
-    _print(grid)
+        print(f"{line.label:{width}}  {line.text}")
 
 
 def print_warnings(warnings: Sequence[str]) -> None:
-    """Print measurement warnings in full."""
+    """Print measurement warnings in full, below a blank line."""
     if not warnings:
         return
-    _print(Text("\nwarnings", style="bold"))
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
+    print("\nwarnings")
     for warning in warnings:
-        code, _, text = warning.partition(": ")
-        grid.add_row("•", Text.assemble((code, "yellow"), f" {text}"))
-    _print(grid)
+        print(f"- {warning}")
 
 
 def print_table(rows: Sequence[Sequence[str]], *, numeric: Sequence[int] = ()) -> None:
     """Print *rows*, the first of them the header; columns in *numeric* are flush right."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    header, *body = rows
-    for i, name in enumerate(header):
-        table.add_column(name, justify="right" if i in numeric else "left", overflow="fold")
-    for row in body:
-        table.add_row(*map(Text, row))
-    _print(table)
+    if sys.stdout.isatty():
+        from llem.cli import terminal
 
-
-def _print(renderable: RenderableType) -> None:
-    """Print on a terminal as wide as it is; in a file or a pipe nothing is folded."""
-    console = Console(width=None if sys.stdout.isatty() else 10_000, highlight=False)
-    with console.capture() as capture:
-        console.print(renderable)
-    lines = capture.get().splitlines()
-    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines))
+        terminal.print_table(rows, numeric)
+        return
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if i in numeric else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
 
 
 def readable(store: ResultStore) -> Iterator[tuple[str, ExperimentResult]]:

@@ -39,7 +39,7 @@ def show_progress() -> Iterator[Update]:
 def _lines() -> Update:
     met: set[str] = set()
 
-    def update(stage: str, done: float, total: float | None) -> None:
+    def update(stage: str, _done: float, _total: float | None) -> None:
         if stage not in met:
             met.add(stage)
             print(f"llem: {STAGES.get(stage, stage)}", file=sys.stderr, flush=True)

@@ -1,6 +1,5 @@
 """``llem run``: measure a model and keep the result."""
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any

@@ -89,16 +89,18 @@ def _faults_of_field(fault: BaseException, path: str, name: str) -> Iterator[Fau
 
 
 def _structure_factory(cls: type[Record], made: cattrs.Converter) -> Any:
-    own = {
-        field.name: override(struct_hook=_field_hook(field, cls, made))
-        for field in attrs.fields(cls)  # type: ignore[arg-type]
-    }
-    detailed: Any = make_dict_structure_fn(cls, made, **own)  # type: ignore[arg-type]
+    @functools.cache
+    def detailed() -> Any:
+        own = {
+            field.name: override(struct_hook=_field_hook(field, cls, made))
+            for field in attrs.fields(cls)  # type: ignore[arg-type]
+        }
+        return make_dict_structure_fn(cls, made, **own)  # type: ignore[arg-type]
 
     def careful(value: Any, _: Any) -> Any:
         if not isinstance(value, dict):
             raise cls._refuse(f"must be an object, got {shown(value)}")
-        return detailed(value, cls)
+        return detailed()(value, cls)
 
     return compile_structure(cls, careful, made.get_structure_hook)
 

@@ -78,7 +78,8 @@ class MemoryStore(Store):
 
     def __contains__(self, key: object, /) -> bool:
         """Whether *key* names a result that is kept."""
-        return (key.key if isinstance(key, StoredResult) else key) in self._files
+        name = key.key if isinstance(key, StoredResult) else key
+        return isinstance(name, str) and name in self._files
 
     def _name(self, key: Key) -> str:
         name = key.key if isinstance(key, StoredResult) else os.fspath(key)

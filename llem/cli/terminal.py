@@ -1,0 +1,40 @@
+"""Lines and tables on a terminal: as wide as it is, folded where they are not."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from llem.report.summary import Line
+
+
+def print_lines(lines: Sequence[Line]) -> None:
+    """Print labelled lines, the labels in a column."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for line in lines:
+        grid.add_row(line.label, Text(line.text))
+    _console().print(grid)
+
+
+def print_table(rows: Sequence[Sequence[str]], numeric: Sequence[int]) -> None:
+    """Print *rows*, the first of them the header; columns in *numeric* are flush right."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    header, *body = rows
+    for i, name in enumerate(header):
+        flush_right = i in numeric
+        table.add_column(
+            name,
+            justify="right" if flush_right else "left",
+            no_wrap=flush_right,
+            overflow="fold",
+        )
+    for row in body:
+        table.add_row(*map(Text, row))
+    _console().print(table)
+
+
+def _console() -> Console:
+    return Console(highlight=False)
