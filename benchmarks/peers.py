@@ -1,4 +1,4 @@
-"""The schema of the record in pydantic v2 and in msgspec, made from the attrs classes field by field."""
+"""The schema of the record in pydantic v2 and in msgspec, made from the attrs classes."""
 
 import enum
 from collections.abc import Mapping
@@ -25,7 +25,9 @@ def pydantic_model(cls: type, made: dict[type, Any] | None = None) -> type[pydan
     if cls not in made:
         fields = {}
         for field in attrs.fields(cls):
-            kind = _translate(field.type, field.metadata, lambda c: pydantic_model(c, made), _pydantic)
+            kind = _translate(
+                field.type, field.metadata, lambda c: pydantic_model(c, made), _pydantic
+            )
             fields[field.name] = (kind, ... if field.default is attrs.NOTHING else _default(field))
         if cls is Timestamps:
             fields["duration_sec"] = (float, ...)

@@ -53,7 +53,8 @@ def status_of(arguments: Sequence[str]) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("always", LlemWarning)
             warnings.showwarning = _show_warning
-            status = build_app()(list(arguments), exit_on_error=False, print_error=False)
+            # Not list(...): once its verb has run, that name is the module llem.cli.list.
+            status = build_app()([*arguments], exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -38,8 +38,7 @@ def print_warnings(warnings: Sequence[str]) -> None:
     if not warnings:
         return
     print("\nwarnings")
-    for warning in warnings:
-        print(f"- {warning}")
+    print_lines([Line("-", warning) for warning in warnings])
 
 
 def print_table(rows: Sequence[Sequence[str]], *, numeric: Sequence[int] = ()) -> None:

@@ -2,9 +2,9 @@
 
 import sys
 
-from llem.cli.output import AsJson, Root, print_lines, print_table, print_warnings
+from llem.cli.output import AsJson, Root, print_lines, print_warnings
 from llem.codec import to_json
-from llem.report.summary import Line, details, device_rows, headline
+from llem.report.summary import Line, details, headline
 from llem.store import ResultStore
 
 
@@ -23,8 +23,5 @@ def show_verb(key: str, /, *, root: Root = "results", as_json: AsJson = False) -
         sys.stdout.write(to_json(result).decode())
         return 0
     print_lines([*headline(result), *details(result), Line("path", store.path_of(key))])
-    if result.devices:
-        print()
-        print_table(device_rows(result), numeric=(2, 3, 4, 5, 6, 7))
     print_warnings(result.measurement_warnings)
     return 0

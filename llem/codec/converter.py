@@ -159,9 +159,9 @@ def _timestamps_factory(cls: Any, made: cattrs.Converter) -> Any:
 
     def structure(value: Any, _: Any = None) -> Timestamps:
         own = dict(value)
-        duration_sec = own.pop("duration_sec", None)
+        said = [own.pop("duration_sec")] if "duration_sec" in own else []
         window: Timestamps = fields(own)
-        if duration_sec is not None:
+        for duration_sec in said:
             _check_duration(window, duration_sec)
         return window
 
@@ -173,10 +173,11 @@ def _check_duration(window: Timestamps, duration_sec: Any) -> None:
         duration_sec.__class__ not in (float, int)
         or not abs(duration_sec - window.duration_sec) <= CLOCK_RESOLUTION_S
     ):
-        raise ResultValidationError(
+        fault = ResultValidationError(
             f"duration_sec must be end - start = {window.duration_sec}, got {shown(duration_sec)}",
             field="duration_sec",
         )
+        raise ClassValidationError("", [fault], Timestamps)
 
 
 def _unstructure_timestamps(value: Timestamps) -> dict[str, Any]:

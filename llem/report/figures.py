@@ -34,5 +34,5 @@ def number(value: float | None, unit: str = "") -> str:
 
 
 def count(value: int | None) -> str:
-    """*value* with its thousands apart."""
-    return MISSING if value is None else f"{value:,}".replace(",", " ")
+    """*value* with commas between its thousands."""
+    return MISSING if value is None else f"{value:,}"

@@ -2,6 +2,7 @@
 
 import attrs
 
+from llem.domain.energy import DeviceEnergy
 from llem.domain.latency import LatencyStatistics
 from llem.domain.result import ExperimentResult, model_name
 from llem.report.figures import count, number, with_unit
@@ -44,6 +45,7 @@ def details(result: ExperimentResult) -> list[Line]:
         Line("end-to-end latency", _request_latency(result)),
         Line("peak memory", _peak_memory(result)),
         Line("processes", _processes(result)),
+        *(Line(f"device {device.gpu_index}", evidence(device)) for device in result.devices),
         *_machine(result),
     ]
     if result.reproducibility_notes:
@@ -51,23 +53,20 @@ def details(result: ExperimentResult) -> list[Line]:
     return lines
 
 
-def device_rows(result: ExperimentResult) -> list[tuple[str, ...]]:
-    """The evidence for each device's energy, a row each; the first row is the header."""
-    header = ("device", "sensor", "energy", "counter", "integral", "samples", "max gap", "± bound")
-    rows = [
-        (
-            f"{device.gpu_index} {device.name}",
-            device.sensor.value,
-            with_unit(device.energy_j, "J"),
-            with_unit(device.counter_j, "J"),
-            with_unit(device.integrated_j, "J"),
-            count(device.sample_count),
-            with_unit(device.max_gap_s, "s"),
-            with_unit(device.error_bound_j, "J"),
-        )
-        for device in result.devices
-    ]
-    return [header, *rows]
+def evidence(device: DeviceEnergy) -> str:
+    """What the energy of *device* rests on."""
+    text = f"{device.name} ({device.uuid}): {with_unit(device.energy_j, 'J')}"
+    if device.error_bound_j is not None:
+        text += f" ± {with_unit(device.error_bound_j, 'J')}"
+    text += f" by {device.sensor.value}"
+    if device.counter_j is not None:
+        text += f", counter {with_unit(device.counter_j, 'J')}"
+    if device.integrated_j is not None:
+        text += f", integral {with_unit(device.integrated_j, 'J')}"
+    text += f", {count(device.sample_count)} samples"
+    if device.max_gap_s is not None:
+        text += f", longest gap {with_unit(device.max_gap_s, 's')}"
+    return text
 
 
 def _energy(result: ExperimentResult) -> str:

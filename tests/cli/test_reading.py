@@ -1,0 +1,239 @@
+"""The verbs that read what is kept: list, show, export, verify, env."""
+
+import csv
+import io
+import json
+from datetime import timedelta
+
+import attrs
+import pytest
+from sample import sample_result
+
+from llem.cli import VERBS, build_app
+from llem.codec import from_json
+from llem.report.table import COLUMNS
+from llem.store import ResultStore
+
+FIRST = attrs.evolve(sample_result(2, 10), total_energy_j=None, avg_energy_per_token_j=None)
+SECOND = attrs.evolve(
+    sample_result(1, 10, seed=1), start_time=FIRST.start_time + timedelta(minutes=1)
+)
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """Two results under the default root."""
+    store = ResultStore(tmp_path / "results")
+    return [store.put(FIRST), store.put(SECOND)]
+
+
+def test_list_names_every_result(llem, kept):
+    """A header, then a line a result, oldest first, with a dash for what is not known."""
+    outcome = llem("list")
+
+    header, first, second = outcome.out.splitlines()
+    assert outcome.status == 0
+    assert header.split()[0] == "key"
+    assert first.startswith(kept[0].key)
+    assert second.startswith(kept[1].key)
+    assert " - " in first
+    assert "kJ" not in first
+    assert " J " in second
+
+
+def test_list_says_where_it_found_nothing(llem):
+    outcome = llem("list", "--root", "nowhere")
+
+    assert (outcome.status, outcome.out) == (0, "")
+    assert outcome.err == "llem: no results in nowhere: `llem run` makes one\n"
+
+
+def test_list_as_json(llem, kept):
+    """The rows of an export, None as null."""
+    rows = llem("list", "--json").json
+
+    assert [row["key"] for row in rows] == [stored.key for stored in kept]
+    assert rows[0]["total_energy_j"] is None
+    assert rows[1]["total_energy_j"] == SECOND.total_energy_j
+
+
+def test_one_bad_result_does_not_hide_the_others(llem, kept):
+    """It is named on stderr."""
+    with open(kept[0], "w", encoding="utf-8") as file:
+        file.write("{")
+
+    outcome = llem("list")
+
+    assert outcome.status == 0
+    assert kept[1].key in outcome.out
+    assert kept[0].path.split("results/")[1] in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_show_in_full(llem, kept):
+    """Headline, evidence, warnings with their text, and the path."""
+    outcome = llem("show", kept[1].key)
+
+    assert outcome.status == 0
+    assert "meta-llama/Llama-3.1-8B on pytorch" in outcome.out
+    assert "nvml_total_energy" in outcome.out
+    assert SECOND.measurement_warnings[0] in outcome.out
+    assert outcome.out.count("result.json") == 1
+
+
+def test_show_takes_a_path(llem, kept):
+    assert llem("show", kept[1].path).out == llem("show", kept[1].key).out.replace(
+        "results/", kept[1].path.split("results/")[0] + "results/"
+    )
+
+
+def test_show_as_json_is_the_document(llem, kept):
+    assert from_json(llem("show", kept[1].key, "--json").out) == SECOND
+
+
+def test_show_of_an_unknown_key(llem, kept):
+    outcome = llem("show", "nothing")
+
+    assert (outcome.status, outcome.out) == (1, "")
+    assert outcome.err == (
+        "llem: results/nothing/result.json: there is no result; `llem list` names what is kept\n"
+    )
+
+
+def test_export_is_csv_in_a_stable_order(llem, kept):
+    """The key, then the documented columns; empty for None, figures as they are."""
+    rows = list(csv.reader(io.StringIO(llem("export").out)))
+
+    assert rows[0] == ["key", *COLUMNS]
+    assert rows[0][:6] == [
+        "key",
+        "experiment_id",
+        "measurement_config_hash",
+        "start_time",
+        "model",
+        "backend",
+    ]
+    energy = rows[0].index("total_energy_j")
+    assert [row[energy] for row in rows[1:]] == ["", repr(SECOND.total_energy_j)]
+
+
+def test_export_to_a_file(llem, kept, tmp_path):
+    outcome = llem("export", "--output", "all.csv")
+
+    assert (outcome.status, outcome.out) == (0, "")
+    assert (tmp_path / "all.csv").read_text(encoding="utf-8") == llem("export").out.replace(
+        "\r\n", "\n"
+    )
+
+
+def test_export_to_a_folder_that_is_not_there(llem, kept, tmp_path):
+    """One line that names the file; nothing is left behind."""
+    outcome = llem("export", "-o", "no/all.csv")
+
+    assert outcome.status == 1
+    assert outcome.err.startswith("llem: no/all.csv: the CSV was not written")
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+
+
+def test_no_cell_is_a_formula(llem, tmp_path):
+    """A model whose name begins with = is no formula to a spreadsheet."""
+    config = {**SECOND.effective_config, "model": '=HYPERLINK("http://x")'}
+    ResultStore(tmp_path / "results").put(attrs.evolve(SECOND, effective_config=config))
+
+    _, row = csv.reader(io.StringIO(llem("export").out))
+
+    assert not any(cell.startswith("=") for cell in row)
+
+
+def test_verify_finds_nothing_wrong(llem, kept):
+    outcome = llem("verify")
+
+    assert (outcome.status, outcome.out) == (0, "2 results in results: no fault\n")
+
+
+def test_verify_names_a_changed_digit(llem, kept):
+    """Exit status 1, the kind, the path."""
+    with open(kept[1], encoding="utf-8") as file:
+        text = file.read()
+    with open(kept[1], "w", encoding="utf-8") as file:
+        file.write(text.replace('"total_tokens": 2048', '"total_tokens": 2049', 1))
+
+    outcome = llem("verify")
+
+    assert outcome.status == 1
+    assert outcome.out.startswith(f"integrity: results/{kept[1].key}/result.json")
+    assert outcome.out.endswith("2 results in results: 1 fault\n")
+    assert llem("verify", "--json").json["faults"][0]["kind"] == "integrity"
+
+
+def test_verify_says_what_has_no_digest(llem, kept):
+    """A result of another tool is no fault."""
+    with open(kept[1], encoding="utf-8") as file:
+        document = json.load(file)
+    del document["integrity"]
+    with open(kept[1], "w", encoding="utf-8") as file:
+        json.dump(document, file)
+
+    outcome = llem("verify")
+
+    assert outcome.status == 0
+    assert "has no digest" in outcome.err
+
+
+def test_env_says_what_can_be_measured(llem):
+    outcome = llem("env")
+
+    assert outcome.status == 0
+    assert {"nvml", "rapl", "torch"} <= {line.split()[0] for line in outcome.out.splitlines()}
+
+
+def test_env_as_json(llem):
+    found = llem("env", "--json").json
+
+    assert [capability["name"] for capability in found["capabilities"]] == ["nvml", "rapl", "torch"]
+    assert found["environment"]["python_version"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_every_verb(llem, verb):
+    """Each explains itself, and the list of all has its first sentence."""
+    words = " ".join(llem(verb, "--help").out.split())
+
+    assert f"Usage: llem {verb}" in words
+    assert VERBS[verb].rstrip(".")[:20] in words
+
+
+def test_help_lists_the_verbs_in_order(llem):
+    out = llem("--help").out
+
+    places = [out.index(f" {verb} ") for verb in VERBS]
+    assert places == sorted(places)
+
+
+def test_version(llem):
+    assert llem("--version").out.startswith("llem 0.")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["bogus"], "bogus"),
+        (["list", "--bogus"], "--bogus"),
+        (["show"], "KEY"),
+        (["list", "--root"], "--root"),
+    ],
+)
+def test_wrong_usage_is_status_2(llem, words, named):
+    """One line on stderr that names what is wrong."""
+    outcome = llem(*words)
+
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err.startswith("llem: ")
+    assert named in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_every_verb_is_registered():
+    app = build_app()
+
+    assert set(VERBS) <= set(app)

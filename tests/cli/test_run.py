@@ -1,0 +1,215 @@
+"""``llem run``: the main job, its settings, and what can go wrong with it."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from llem.codec import measurement_config_hash
+from llem.store import ResultStore, commit
+
+pytest.importorskip("transformers")
+
+QUICK = ("--n", "2", "--synthetic-dataset.output-len", "4", "--warmup.n-warmup", "1")
+
+
+def test_the_main_job(llem, tmp_path):
+    """A model is measured and kept; the summary says what a person wants to know."""
+    outcome = llem("run", *QUICK)
+
+    (key,) = ResultStore("results")
+    result = ResultStore("results").get(key)
+    assert outcome.status == 0
+    for label in ("energy", "throughput", "TTFT", "ITL", "kept"):
+        assert f"\n{label}" in outcome.out
+    assert f"results/{key}/result.json" in outcome.out
+    for warning in result.measurement_warnings:
+        assert warning in outcome.out
+    assert (result.input_tokens, result.output_tokens) == (128, 8)
+    assert result.latency_stats.ttft_samples == 2
+    assert result.latency_stats.itl_samples == 6
+    assert result.total_flops > 0
+    assert result.measurement_config_hash == measurement_config_hash(result.effective_config)
+    assert result.effective_config["device"] in ("cpu", "cuda:0")
+    assert "llem: running prompts" in outcome.err
+
+
+def test_unmeasured_energy_is_none(llem):
+    """No meter: no figure, and a warning that says why."""
+    row = llem("run", *QUICK, "--energy.backend", "none", "--json").json
+
+    assert row["total_energy_j"] is None
+    assert row["avg_energy_per_token_j"] is None
+    assert "energy_not_measured" in row["measurement_warnings"]
+    assert Path(row["path"]).is_file()
+
+
+def test_export_csv(llem, tmp_path):
+    llem("run", *QUICK, "--export-csv", "run.csv")
+
+    lines = (tmp_path / "run.csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith(next(iter(ResultStore("results"))))
+
+
+def test_options_override_the_file(llem, tmp_path):
+    """A file stands over the defaults, an option over the file."""
+    toml = 'n = 1\nbatch_size = 2\n[synthetic_dataset]\noutput_len = 3\n[energy]\nbackend = "none"'
+    (tmp_path / "run.toml").write_text(toml, encoding="utf-8")
+
+    llem("run", "--config", "run.toml", "--n", "2", "--warmup.no-enabled")
+
+    config = ResultStore("results").get(next(iter(ResultStore("results")))).effective_config
+    assert (config["n"], config["batch_size"]) == (2, 2)
+    assert config["synthetic_dataset"]["output_len"] == 3
+    assert config["warmup"]["enabled"] is False
+    assert config["energy"]["backend"] is None
+
+
+@pytest.mark.parametrize(
+    ("toml", "named"),
+    [
+        ("bogus = 1", "bogus is no field of ExperimentConfig @ $.bogus"),
+        ("[warmup]\nbogus = 1", "bogus is no field of WarmupConfig @ $.warmup.bogus"),
+        ("n = 'x'", "n must be a whole number, got 'x' @ $.n"),
+        ("n = ", "is no TOML"),
+        ("n = 0", "n must be >= 1, got 0"),
+        ("precision = 'int4'", "precision must be one of"),
+        ("warmup = 3", "warmup must be an object"),
+    ],
+)
+def test_a_wrong_file_is_named(llem, tmp_path, toml, named):
+    """One line with the file and the setting, status 2, and nothing is made."""
+    (tmp_path / "run.toml").write_text(toml, encoding="utf-8")
+
+    outcome = llem("run", "-c", "run.toml")
+
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err.startswith("llem: run.toml: ")
+    assert named in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_file_that_is_not_there_or_no_text(llem, tmp_path):
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+
+    assert "cannot be read: No such file" in llem("run", "-c", "none.toml").err
+    assert "not UTF-8" in llem("run", "-c", "bytes.toml").err
+
+
+def test_every_fault_of_a_file_is_named(llem, tmp_path):
+    (tmp_path / "run.toml").write_text("n = 0\nbatch_size = -1", encoding="utf-8")
+
+    err = llem("run", "-c", "run.toml").err
+
+    assert "@ $.n" in err
+    assert "@ $.batch_size" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--n", "0"], "@ --n"),
+        (["--warmup.window-size", "1"], "@ --warmup.window-size"),
+        (["--precision", "int4"], "--precision"),
+        (["--n", "many"], "--n"),
+    ],
+)
+def test_a_wrong_option_is_named(llem, words, named):
+    outcome = llem("run", *words)
+
+    assert outcome.status == 2
+    assert named in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["llem-test/no-such-model"], "llem-test/no-such-model"),
+        (["./no-such-folder"], "./no-such-folder"),
+        (["--device", "cuda:99"], "cuda:99"),
+        (["--backend", "bogus"], "bogus"),
+        (["--dataset", "nowhere.txt"], "nowhere.txt"),
+        (["--energy.backend", "zeus"], "zeus"),
+    ],
+)
+def test_what_cannot_run_is_named(llem, tmp_path, words, named):
+    """One line, status 1, nothing kept."""
+    outcome = llem("run", *words, *QUICK)
+
+    assert outcome.status == 1, outcome.err
+    message = [line for line in outcome.err.splitlines() if line.startswith("llem: ")][-1]
+    assert named in message
+    assert "Traceback" not in outcome.err
+    assert list(ResultStore("results")) == []
+
+
+def test_a_root_that_cannot_be_written_is_found_before_the_run(llem, tmp_path):
+    """Not after an hour of measuring."""
+    (tmp_path / "file").write_text("", encoding="utf-8")
+
+    outcome = llem("run", "--root", "file")
+
+    assert outcome.status == 1
+    assert outcome.err.startswith("llem: file: nothing was written: Not a directory")
+    assert "loading the model" not in outcome.err
+
+
+def test_a_disk_that_fills_during_the_run(llem, tmp_path, monkeypatch):
+    """The result is kept elsewhere, and where is said; the root has nothing half written."""
+    real = os.write
+    shelter = tmp_path / "shelter"
+    shelter.mkdir()
+    monkeypatch.setattr("tempfile.mkdtemp", lambda prefix: str(shelter))
+
+    def full(fd: int, data: bytes) -> int:
+        if "/results/" in os.readlink(f"/proc/self/fd/{fd}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, data)
+
+    monkeypatch.setattr(commit.os, "write", full)
+    outcome = llem("run", *QUICK)
+
+    (key,) = ResultStore(shelter)
+    assert outcome.status == 1
+    assert "No space left on device" in outcome.err
+    assert f"the result was kept at {shelter}/{key}/result.json" in outcome.err
+    assert list(ResultStore("results")) == []
+    assert list((tmp_path / "results" / ".llem-tmp").iterdir()) == []
+
+
+def test_ctrl_c_in_the_middle_of_a_run(tmp_path):
+    """Status 130, one line, nothing kept."""
+    command = [sys.executable, "-m", "llem", "run", "--n", "100000"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        seen = ""
+        while "running prompts" not in seen:
+            seen += process.stderr.readline()
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "llem: interrupted: nothing was written"
+    assert "Traceback" not in err
+    assert out == ""
+    assert list(ResultStore(tmp_path / "results")) == []
+
+
+def test_a_reader_that_goes_away(tmp_path):
+    """A closed pipe ends the listing without a word."""
+    command = f"{sys.executable} -m llem env | true"
+    ended = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert ended.stderr == ""

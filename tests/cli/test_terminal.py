@@ -1,0 +1,62 @@
+"""What a person sees on a terminal: a real one, of 80 columns."""
+
+import os
+import pty
+import subprocess
+import sys
+
+from sample import sample_result
+
+from llem.store import ResultStore
+
+
+def on_terminal(*words: str) -> str:
+    """What ``llem`` prints on a terminal of 80 columns."""
+    primary, secondary = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "80", "TERM": "xterm"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "llem", *words],
+        stdout=secondary,
+        stderr=secondary,
+        env=environment,
+    ) as process:
+        os.close(secondary)
+        shown = b""
+        while True:
+            try:
+                part = os.read(primary, 65536)
+            except OSError:
+                break
+            if not part:
+                break
+            shown += part
+    os.close(primary)
+    assert process.returncode == 0, shown
+    return shown.decode()
+
+
+def test_tables_fit_the_terminal(tmp_path):
+    """Long keys fold, figures do not."""
+    ResultStore(tmp_path).put(sample_result(1, 5))
+
+    shown = on_terminal("list", "--root", str(tmp_path))
+
+    lines = shown.replace("\x1b[1m", "").replace("\x1b[0m", "").split("\r\n")
+    assert max(map(len, lines)) <= 80
+    assert "tokens/s" in shown
+
+
+def test_show_on_a_terminal(tmp_path):
+    kept = ResultStore(tmp_path).put(sample_result(1, 5))
+
+    assert "nvml_total_energy" in on_terminal("show", kept.path).replace("\r\n", "")
+
+
+def test_progress_on_a_terminal(tmp_path):
+    """Bars while it runs, gone when it is done."""
+    shown = on_terminal(
+        "run", "--n", "2", "--root", str(tmp_path), "--synthetic-dataset.output-len", "2"
+    )
+
+    assert "loading the model" in shown
+    assert "kept" in shown

@@ -1,0 +1,56 @@
+"""The README's code runs, and its numbers of lines and commands are what is promised."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from llem.codec import config_from_mapping
+
+README = Path(__file__).parent.parent / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+
+
+def test_python_blocks_run_in_order(tmp_path, monkeypatch):
+    """The Python blocks run one after another, as a reader would paste them."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+
+    for block in blocks("python"):
+        exec(compile(block, str(README), "exec"), names)
+
+    assert names["kept"].result.total_tokens == 192
+    assert names["store"].get(names["kept"]) == names["kept"].result
+
+
+def test_toml_block_is_a_configuration():
+    """The TOML block has only settings that exist."""
+    (block,) = blocks("toml")
+
+    config = config_from_mapping(tomllib.loads(block), source="README")
+
+    assert config.warmup.convergence_detection
+
+
+def test_readme_is_short():
+    assert len(TEXT.splitlines()) < 150
+
+
+def test_two_commands_install_constrained():
+    """Both commands install the tested versions."""
+    run, test = blocks("bash")
+
+    assert "-c constraints.txt '.[torch]'" in run
+    assert "llem run" in run
+    assert "-c constraints.txt nox" in test
+    assert "nox -s tests" in test
+
+
+@pytest.mark.parametrize("verb", ["run", "list", "show", "export", "verify", "env"])
+def test_every_verb_is_in_the_table(verb):
+    assert f"| `llem {verb}" in TEXT
