@@ -69,7 +69,8 @@ class Experiment:
 
     Args:
         config: What is run. Its ``backend`` names the engine.
-        info: What the engine says of itself, such as the GPUs it runs on.
+        info: What the engine says of itself, such as the GPUs it runs on, which are then the ones
+            that are metered. None: all GPUs that this process can see are.
         meter: What reads the energy: one of your own, "auto" for what the configuration asks for,
             or None.
         synchronize: Returns once all work on the devices is done. None: torch's, where it is used.
@@ -218,8 +219,8 @@ class Experiment:
         return self._made
 
     def _open_meter(self) -> None:
-        if self._wanted_meter == "auto":
-            uuids = self._info.device_uuids if self._info and self._info.device_uuids else None
+        if isinstance(self._wanted_meter, str):
+            uuids = None if self._info is None else self._info.device_uuids
             self._meter, self._not_measured = measure.open_meter(self.config.energy, uuids=uuids)
         elif self._wanted_meter is None:
             self._not_measured = ("meter is None: no meter was asked for",)

@@ -54,7 +54,8 @@ def resolve(model: str | None, options: Any, file: Path | None) -> ExperimentCon
     if file is not None:
         settings = _with_nulls(_read_toml(file), ExperimentConfig)
         config_from_mapping(settings, source=str(file))
-    _merge(settings, _given(options))
+    if options is not None:
+        _merge(settings, _given(options))
     if model is not None:
         settings["model"] = model
     try:

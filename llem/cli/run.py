@@ -49,7 +49,7 @@ def run_verb(
     export_csv
         CSV file to write the result to as well.
     """
-    settings = resolve(model, options or Options(), config)
+    settings = resolve(model, options, config)
     store = ResultStore(root)
     store.check_writable()
     with show_progress() as progress:

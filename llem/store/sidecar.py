@@ -22,7 +22,7 @@ MAX_ROWS = 10_000_000
 """Most rows that are read unless a caller raises the limit."""
 
 _SPLIT = {"timestamp_s": "BYTE_STREAM_SPLIT", "gpu_power_w": "BYTE_STREAM_SPLIT"}
-_DICTIONARY = ["gpu_temperature_c", "gpu_index"]
+_DICTIONARY: Any = ["gpu_temperature_c", "gpu_index"]
 
 
 def max_bytes(max_rows: int) -> int:
