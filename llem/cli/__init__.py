@@ -56,19 +56,26 @@ def status_of(arguments: Sequence[str]) -> int:
             # Not list(...): once its verb has run, that name is the module llem.cli.list.
             status = build_app()([*arguments], exit_on_error=False, print_error=False)
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
     except (CycloptsError, LlemError, KeyboardInterrupt) as error:
         message, status = _explain(error)
         print(f"llem: {message}", file=sys.stderr)
+    except OSError as error:
+        return _give_up_stdout(error)
     return status if isinstance(status, int) else 0
+
+
+def _give_up_stdout(error: OSError) -> int:
+    """Say what keeps us from printing, unless nobody listens any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not isinstance(error, BrokenPipeError):
+        print(f"llem: {error.filename or 'stdout'}: {error.strerror}", file=sys.stderr)
+    return FAILED
 
 
 def _explain(error: BaseException) -> tuple[str, int]:
     """What to say of *error*, and the exit status."""
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted: nothing was written", INTERRUPTED
+        return "interrupted: what was not finished is not kept", INTERRUPTED
     if isinstance(error, CycloptsError):
         line = " ".join(str(error).split())
         return f"{line} (`llem --help` lists what there is)", WRONG_USAGE

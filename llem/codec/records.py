@@ -143,17 +143,14 @@ def read_document(data: bytes | str, *, source: str, sidecar: str | None = None)
     Raises:
         SidecarPathError: Its ``timeseries`` has another name.
     """
-    text = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+    text = _encoded(data, source)
     plain = parse(text, source)
     check_version(plain, source)
     colons = count_colons(plain.get("integrity"))
     integrity = _take_integrity(plain, source)
     colons += integrity is not None
-    if integrity is not None and not is_content(plain, integrity.content_sha256):
-        raise ResultIntegrityError(
-            f"{source}: its content is not what was written: SHA-256 is {content_sha256(plain)}, "
-            f"recorded was {integrity.content_sha256}; restore the file from a copy"
-        )
+    if integrity is not None:
+        _check_content(plain, integrity.content_sha256, source)
     _check_sidecar_name(plain.get("timeseries"), sidecar, source)
     try:
         result = _structure_result(plain, source)
@@ -164,6 +161,14 @@ def read_document(data: bytes | str, *, source: str, sidecar: str | None = None)
         refuse_what_orjson_lets_pass(text, source)
         _refuse_deep_configs(result, source)
     return Document(result=result, integrity=integrity)
+
+
+def _encoded(data: bytes | str, source: str) -> bytes:
+    if isinstance(data, str):
+        return data.encode("utf-8", "surrogatepass")
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
+    raise MalformedResultError(f"{source}: must be bytes or str, got {type(data).__name__}")
 
 
 def to_mapping(record: Record) -> dict[str, Any]:
@@ -208,6 +213,19 @@ def _structure_result(plain: dict[str, Any], source: str) -> ExperimentResult:
     return result
 
 
+def _check_content(plain: dict[str, Any], sha256: str, source: str) -> None:
+    try:
+        if is_content(plain, sha256):
+            return
+        found = content_sha256(plain)
+    except TypeError:  # orjson reads deeper than it writes
+        raise MalformedResultError(f"{source}: is nested too deep") from None
+    raise ResultIntegrityError(
+        f"{source}: its content is not what was written: SHA-256 is {found}, "
+        f"recorded was {sha256}; restore the file from a copy"
+    )
+
+
 def _check_sidecar_name(name: Any, sidecar: str | None, source: str) -> None:
     if sidecar is not None and isinstance(name, str) and name != sidecar:
         problem = f"timeseries must be {sidecar!r} or null, got {shown(name)}"
@@ -227,9 +245,9 @@ def _refuse_deep_configs(result: ExperimentResult, source: str) -> None:
 
 def _refuse(error: Exception, source: str) -> NoReturn:
     faults = list(faults_of(error))
-    lines = "\n".join(f"  {problem} @ {path}" for problem, path in faults)
-    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-    raise ResultValidationError(f"{source}: no result, {count}:\n{lines}", faults=faults) from None
+    lines = [f"{problem} @ {path}" for problem, path in faults]
+    listed = lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} faults:", *lines])
+    raise ResultValidationError(f"{source}: is no result: {listed}", faults=faults) from None
 
 
 def _take_integrity(plain: dict[str, Any], source: str) -> Integrity | None:

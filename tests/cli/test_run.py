@@ -199,7 +199,7 @@ def test_ctrl_c_in_the_middle_of_a_run(tmp_path):
         out, err = process.communicate(timeout=60)
 
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "llem: interrupted: nothing was written"
+    assert err.splitlines()[-1] == "llem: interrupted: what was not finished is not kept"
     assert "Traceback" not in err
     assert out == ""
     assert list(ResultStore(tmp_path / "results")) == []
@@ -213,3 +213,17 @@ def test_a_reader_that_goes_away(tmp_path):
     )
 
     assert ended.stderr == ""
+
+
+def test_a_full_device_behind_stdout():
+    """One line, status 1."""
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "llem", "env"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert (ended.returncode, ended.stderr) == (1, "llem: stdout: No space left on device\n")
