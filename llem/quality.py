@@ -134,10 +134,14 @@ def low_sample_count(signals: Signals) -> Iterator[str]:
 
 def no_baseline(signals: Signals) -> Iterator[str]:
     """Idle power was not measured."""
-    if not signals.baseline_taken:
+    if signals.baseline_taken:
+        return
+    if not signals.devices:
+        yield "no meter ran that could measure idle power; see energy_not_measured"
+    else:
         yield (
             "idle power was not measured, so the energy includes the idle share; "
-            "leave the baseline on, on a machine with a meter"
+            "leave the baseline on (--baseline.enabled)"
         )
 
 

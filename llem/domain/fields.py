@@ -297,7 +297,7 @@ def _datetime(_: Mapping[str, Any], refuse: Refuse) -> Check:
             raise refuse(
                 f"{name} must lie in the years 1 to 9999, got {value}", field=name
             ) from None
-        return datetime.combine(utc.date(), utc.time(), UTC)
+        return datetime.combine(utc.date(), utc.time().replace(fold=0), UTC)
 
     return check
 
