@@ -4,6 +4,7 @@ The command line. A verb a file; what a verb imports loads when it runs.
 Exit status: 0, 1 where it failed, 2 where it was called or configured wrongly, 130 on Ctrl-C.
 """
 
+import io
 import os
 import sys
 import warnings
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
 
+from llem.cli.message import say
 from llem.errors import ConfigError, LlemError, LlemWarning, ResultNotFoundError
 
 VERBS = {
@@ -49,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def status_of(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit status; what went wrong is one line on stderr."""
+    _prepare_streams()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", LlemWarning)
@@ -58,7 +61,7 @@ def status_of(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except (CycloptsError, LlemError, KeyboardInterrupt) as error:
         message, status = _explain(error)
-        print(f"llem: {message}", file=sys.stderr)
+        say(message)
     except OSError as error:
         return _give_up_stdout(error)
     return status if isinstance(status, int) else 0
@@ -91,4 +94,14 @@ def _version() -> str:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"llem: warning: {message}", file=sys.stderr)
+    say(f"warning: {message}")
+
+
+def _prepare_streams() -> None:
+    """Have streams that take whatever is printed, also where one is closed or not UTF-8."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

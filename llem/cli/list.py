@@ -1,7 +1,6 @@
 """``llem list``: what is kept."""
 
-import sys
-
+from llem.cli.message import say
 from llem.cli.output import AsJson, Root, print_json, print_table, readable
 from llem.domain.result import ExperimentResult, model_name
 from llem.report.figures import number, with_unit
@@ -19,7 +18,7 @@ def list_verb(*, root: Root = "results", as_json: AsJson = False) -> int:
     elif found:
         print_table([HEADER, *(_row(*pair) for pair in found)], numeric=(2, 3, 4, 5, 6))
     else:
-        print(f"llem: no results in {root}: `llem run` makes one", file=sys.stderr)
+        say(f"no results in {root}: `llem run` makes one")
     return 0
 
 

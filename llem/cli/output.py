@@ -7,8 +7,10 @@ from typing import Annotated, Any
 import orjson
 from cyclopts import Parameter
 
+from llem.cli.message import say
 from llem.domain.result import ExperimentResult
 from llem.errors import LlemError
+from llem.report.figures import printable
 from llem.report.summary import Line
 from llem.store import ResultStore
 
@@ -23,6 +25,7 @@ def print_json(value: Any) -> None:
 
 def print_lines(lines: Sequence[Line]) -> None:
     """Print labelled lines, the labels in a column."""
+    lines = [Line(line.label, printable(line.text)) for line in lines]
     if sys.stdout.isatty():
         from llem.cli import terminal
 
@@ -43,6 +46,7 @@ def print_warnings(warnings: Sequence[str]) -> None:
 
 def print_table(rows: Sequence[Sequence[str]], *, numeric: Sequence[int] = ()) -> None:
     """Print *rows*, the first of them the header; columns in *numeric* are flush right."""
+    rows = [[*map(printable, row)] for row in rows]
     if sys.stdout.isatty():
         from llem.cli import terminal
 
@@ -63,4 +67,4 @@ def readable(store: ResultStore) -> Iterator[tuple[str, ExperimentResult]]:
         try:
             yield key, store.get(key)
         except LlemError as error:
-            print(f"llem: {error}", file=sys.stderr)
+            say(str(error))

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from llem.cli.message import say
+
 Update = Callable[[str, float, float | None], None]
 
 STAGES = {
@@ -42,7 +44,7 @@ def _lines() -> Update:
     def update(stage: str, _done: float, _total: float | None) -> None:
         if stage not in met:
             met.add(stage)
-            print(f"llem: {STAGES.get(stage, stage)}", file=sys.stderr, flush=True)
+            say(STAGES.get(stage, stage))
 
     return update
 

@@ -1,10 +1,10 @@
 """``llem verify``: check every result."""
 
-import sys
-
 import attrs
 
+from llem.cli.message import say
 from llem.cli.output import AsJson, Root, print_json
+from llem.report.figures import printable
 from llem.store import ResultStore, Verification
 
 
@@ -20,9 +20,9 @@ def verify_verb(*, root: Root = "results", as_json: AsJson = False) -> int:
 
 def _print(found: Verification, root: str) -> None:
     for fault in found.faults:
-        print(f"{fault.kind}: {fault.message}")
+        print(f"{fault.kind}: " + "\n".join(map(printable, fault.message.split("\n"))))
     for key in found.unverified:
-        print(f"llem: {key}: has no digest, as other tools write results", file=sys.stderr)
+        say(f"{key}: has no digest, as other tools write results")
     results = "1 result" if found.checked == 1 else f"{found.checked} results"
     faults = {0: "no fault", 1: "1 fault"}.get(len(found.faults), f"{len(found.faults)} faults")
-    print(f"{results} in {root}: {faults}")
+    print(f"{results} in {printable(root)}: {faults}")

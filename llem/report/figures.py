@@ -5,6 +5,22 @@ MISSING = "-"
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
 
 
+def printable(text: str) -> str:
+    r"""
+    *text* in one line that a terminal shows as it is: what it might obey is spelled out.
+
+    A name in a result may come from anywhere, and hold escape sequences.
+
+    >>> print(printable("a\x1b[31mb"))
+    a\x1b[31mb
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
+
+
 def with_unit(value: float | None, unit: str) -> str:
     """
     *value* with an SI prefix and *unit*.

@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 from datetime import timedelta
 
 import attrs
@@ -237,3 +240,35 @@ def test_every_verb_is_registered():
     app = build_app()
 
     assert set(VERBS) <= set(app)
+
+
+def test_no_name_is_obeyed_by_the_terminal(llem, tmp_path):
+    """Escape sequences in a result are spelled out, on stdout and on stderr."""
+    config = {**SECOND.effective_config, "model": "a\x1b[31mb\nc\u202ed"}
+    hostile = attrs.evolve(SECOND, effective_config=config, measurement_warnings=("\x1b]0;x\x07",))
+    kept = ResultStore(tmp_path / "results").put(hostile)
+
+    said = llem("list").out + llem("show", kept.key).out + llem("show", "\x1b[2J").err
+
+    assert not any(char in said for char in "\x1b\x07\u202e")
+    assert "a\\x1b[31mb\\nc\\u202ed" in said
+
+
+def test_streams_that_hold_little(tmp_path):
+    """ASCII alone, or nothing at all: what cannot be shown is spelled out, not raised."""
+    ResultStore(tmp_path).put(SECOND)
+    command = [
+        sys.executable,
+        "-m",
+        "llem",
+        "show",
+        str(tmp_path / next(iter(ResultStore(tmp_path)))),
+    ]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    closed = subprocess.run(["bash", "-c", f"{' '.join(command)} >&- 2>&-"], check=False)
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "\\xb1" in ended.stdout
+    assert closed.returncode == 0
