@@ -199,7 +199,7 @@ def _distinct_devices(processes: list[RawProcessResult]) -> tuple[DeviceEnergy, 
     by_uuid: dict[str, DeviceEnergy] = {}
     for device in (device for process in processes for device in process.devices):
         known = by_uuid.get(device.uuid)
-        if known is None or (device.energy_j or 0.0) > (known.energy_j or 0.0):
+        if known is None or _rank(device.energy_j) > _rank(known.energy_j):
             by_uuid[device.uuid] = device
     devices = tuple(by_uuid.values())
     if len({device.gpu_index for device in devices}) == len(devices):
@@ -210,13 +210,18 @@ def _distinct_devices(processes: list[RawProcessResult]) -> tuple[DeviceEnergy, 
 def _total_energy(
     processes: list[RawProcessResult], devices: tuple[DeviceEnergy, ...]
 ) -> float | None:
-    if devices:
-        return _sum_known(device.energy_j for device in devices)
-    by_gpu = {
-        process.gpu_uuid or process.process_index: process.energy_metrics.total_energy_j
-        for process in processes
-    }
-    return _sum_known(by_gpu.values())
+    """Over distinct devices; a process without evidence of any counts as one of its own."""
+    by_source: dict[str | int, float | None] = {}
+    for process in (process for process in processes if not process.devices):
+        source = process.gpu_uuid or process.process_index
+        energies = by_source.get(source), process.energy_metrics.total_energy_j
+        by_source[source] = max(energies, key=_rank)
+    return _sum_known((by_source | {device.uuid: device.energy_j for device in devices}).values())
+
+
+def _rank(energy_j: float | None) -> float:
+    """Ranks readings of one device: none at all below one of 0."""
+    return -1.0 if energy_j is None else energy_j
 
 
 def _wall_clock(processes: list[RawProcessResult]) -> float:
@@ -236,9 +241,9 @@ def _breakdown(processes: list[RawProcessResult], energy_j: float | None) -> Ene
     known = [process for process in processes if process.energy_breakdown is not None]
     if not known:
         return None
-    groups = {frozenset(d.uuid for d in p.devices) or p.process_index: p for p in processes}
-    idle_w = _sum_known(_idle_power(process) for process in groups.values())
-    idle_j = _sum_known(_idle_energy(process) for process in groups.values())
+    metering = _by_devices(processes)
+    idle_w = _sum_known(_idle_power(process) for process in metering)
+    idle_j = _sum_known(_idle_energy(process) for process in metering)
     adjusted_j = None if energy_j is None or idle_j is None else energy_j - idle_j
     if len(processes) == 1 and (first := known[0].energy_breakdown):
         return attrs.evolve(first, raw_j=energy_j, adjusted_j=adjusted_j, baseline_power_w=idle_w)
@@ -250,13 +255,29 @@ def _breakdown(processes: list[RawProcessResult], energy_j: float | None) -> Ene
     )
 
 
+def _by_devices(processes: list[RawProcessResult]) -> list[RawProcessResult]:
+    """
+    For each set of devices, the process that metered it longest.
+
+    Empty where two sets share a part only: their idle power cannot be told apart.
+    """
+    longest_last = sorted(processes, key=lambda process: process.energy_metrics.duration_sec)
+    groups = {_metered(process): process for process in longest_last}
+    distinct = frozenset[str | int]().union(*groups)
+    return [*groups.values()] if len(distinct) == sum(map(len, groups)) else []
+
+
+def _metered(process: RawProcessResult) -> frozenset[str | int]:
+    uuids = frozenset(device.uuid for device in process.devices)
+    return uuids or frozenset([process.gpu_uuid or process.process_index])
+
+
 def _idle_power(process: RawProcessResult) -> float | None:
     return process.energy_breakdown.baseline_power_w if process.energy_breakdown else None
 
 
 def _idle_energy(process: RawProcessResult) -> float | None:
-    idle_w = _idle_power(process)
-    return None if idle_w is None else idle_w * process.energy_metrics.duration_sec
+    return _product(_idle_power(process), process.energy_metrics.duration_sec)
 
 
 def _baseline_method(processes: list[RawProcessResult]) -> BaselineMethod | None:
@@ -389,21 +410,20 @@ def _utilisation(
 
 
 def _batch(known: list[BatchEfficiencyMetrics]) -> BatchEfficiencyMetrics:
-    """Means weighted by the batches behind them."""
-    weights = [metrics.num_batches or 0 for metrics in known]
-
-    def weighted(read: Callable[[BatchEfficiencyMetrics], float | None]) -> float | None:
-        pairs = [(read(m), w) for m, w in zip(known, weights, strict=True) if w]
-        values = [value * w for value, w in pairs if value is not None]
-        return math.fsum(values) / sum(weights) if pairs and len(values) == len(pairs) else None
-
+    """Means weighted by the batches behind them; None where their number is not known."""
     if len(known) == 1:
         return known[0]
+    batches = _sum_known(metrics.num_batches for metrics in known)
+    weighing = [metrics for metrics in known if metrics.num_batches] if batches else []
+
+    def weighted(read: Callable[[BatchEfficiencyMetrics], float | None]) -> float | None:
+        return _ratio(_sum_known(_product(read(m), m.num_batches) for m in weighing), batches)
+
     return BatchEfficiencyMetrics(
         effective_batch_size=weighted(lambda m: m.effective_batch_size),
         batch_utilisation=weighted(lambda m: m.batch_utilisation),
         padding_overhead=weighted(lambda m: m.padding_overhead),
-        num_batches=sum(weights) if known else None,
+        num_batches=batches,
     )
 
 
@@ -421,6 +441,10 @@ def _request_latency(ordered: list[float]) -> RequestLatencyMetrics:
 
 def _ratio(value: float | None, per: float | None) -> float | None:
     return value / per if value is not None and per else None
+
+
+def _product(value: float | None, times: float | None) -> float | None:
+    return None if value is None or times is None else value * times
 
 
 def _sum_known(values: Iterable[T | None]) -> T | None:

@@ -209,13 +209,33 @@ ACCURACY = {
 """What each sensor's figure is worth."""
 
 
-def _of_device(code: str, message: str) -> Callable[[Signals], Iterator[str]]:
+def _of_device(
+    code: str, message: str | Callable[[DeviceEnergy], str]
+) -> Callable[[Signals], Iterator[str]]:
     def find(signals: Signals) -> Iterator[str]:
         for device in signals.devices:
             if code in device.codes:
-                yield f"{device.name} ({device.uuid}) " + message.format(device=device)
+                said = message if isinstance(message, str) else message(device)
+                yield f"{device.name} ({device.uuid}) {said}"
 
     return find
+
+
+def _gap(device: DeviceEnergy) -> str:
+    span = "at times" if device.max_gap_s is None else f"for {device.max_gap_s:.2f} s"
+    return f"was not sampled {span}; the gap is bridged, leave a core free"
+
+
+def _disagreement(device: DeviceEnergy) -> str:
+    if device.disagreement is None:
+        return (
+            "draws power while its energy counter stands still; its figure is the power integral, "
+            "look at both in `llem show`"
+        )
+    return (
+        f"has a counter and a power integral that differ by {device.disagreement:.0%}; "
+        "measure longer, and look at both in `llem show`"
+    )
 
 
 def _named(gpu: GPUEnvironment) -> str:
@@ -234,15 +254,8 @@ SIGNALS: dict[str, Callable[[Signals], Iterator[str]]] = {
     "counter_reset": _of_device(
         "counter_reset", "had its energy counter go backwards; its figure is the power integral"
     ),
-    "sampling_gap": _of_device(
-        "sampling_gap",
-        "was not sampled for {device.max_gap_s:.2f} s; the gap is bridged, leave a core free",
-    ),
-    "sources_disagree": _of_device(
-        "sources_disagree",
-        "has a counter and a power integral that differ by {device.disagreement:.0%}; "
-        "measure longer, and look at both in `llem show`",
-    ),
+    "sampling_gap": _of_device("sampling_gap", _gap),
+    "sources_disagree": _of_device("sources_disagree", _disagreement),
     "mig_parent_energy": _of_device(
         "mig_parent_energy", "is shared by MIG instances; the figure is that of the whole GPU"
     ),

@@ -150,7 +150,7 @@ def read_document(data: bytes | str, *, source: str, sidecar: str | None = None)
     integrity = _take_integrity(plain, source)
     colons += integrity is not None
     if integrity is not None:
-        _check_content(plain, integrity.content_sha256, source)
+        _check_content(plain, integrity.content_sha256, text, source)
     _check_sidecar_name(plain.get("timeseries"), sidecar, source)
     try:
         result = _structure_result(plain, source)
@@ -213,13 +213,14 @@ def _structure_result(plain: dict[str, Any], source: str) -> ExperimentResult:
     return result
 
 
-def _check_content(plain: dict[str, Any], sha256: str, source: str) -> None:
+def _check_content(plain: dict[str, Any], sha256: str, text: bytes, source: str) -> None:
     try:
         if is_content(plain, sha256):
             return
         found = content_sha256(plain)
     except TypeError:  # orjson reads deeper than it writes
         raise MalformedResultError(f"{source}: is nested too deep") from None
+    refuse_what_orjson_lets_pass(text, source)
     raise ResultIntegrityError(
         f"{source}: its content is not what was written: SHA-256 is {found}, "
         f"recorded was {sha256}; restore the file from a copy"

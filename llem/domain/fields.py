@@ -97,7 +97,8 @@ def checks(cls: Any) -> tuple[tuple[str, Check], ...]:
 
 def descriptions(cls: type) -> dict[str, str]:
     """What the docstring of *cls* says of each of its attributes, by name."""
-    _, _, section = (cls.__doc__ or "").partition("Attributes:\n")
+    _, _, rest = (cls.__doc__ or "").partition("Attributes:\n")
+    section = re.split(r"^ {0,4}\S", rest, maxsplit=1, flags=re.MULTILINE)[0]
     entries = re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", section, re.MULTILINE)
     return {name: re.sub(r"\s+", " ", words) for name, words in entries}
 

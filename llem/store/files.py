@@ -33,7 +33,7 @@ def load(path: "str | os.PathLike[str]") -> ExperimentResult:
     Raises:
         LlemError: Whatever `ResultStore.get` raises.
     """
-    return read_result(path_of_result(os.fspath(path)), MAX_JSON_BYTES).result
+    return read_result(path_of_result(os.fspath(path)), MAX_JSON_BYTES, stacklevel=3).result
 
 
 def path_of_result(path: str) -> str:
@@ -77,8 +77,15 @@ def prepare(
     return stored, {TIMESERIES_NAME: sidecar.encode(table, stored)}
 
 
-def read_result(path: str, max_json_bytes: int) -> Document:
-    """The document in the file *path*, its ``timeseries`` None where the sidecar is gone."""
+def read_result(path: str, max_json_bytes: int, *, stacklevel: int = 4) -> Document:
+    """
+    The document in the file *path*, its ``timeseries`` None where the sidecar is gone.
+
+    Args:
+        path: The file.
+        max_json_bytes: Largest file that is read. Unit: bytes.
+        stacklevel: How far up the caller is whom a warning concerns.
+    """
     content = read_regular_file(path, limit=max_json_bytes, too_large=MalformedResultError)
     document = read_document(content, source=path, sidecar=TIMESERIES_NAME)
     if document.result.timeseries is None:
@@ -89,7 +96,7 @@ def read_result(path: str, max_json_bytes: int) -> Document:
     warnings.warn(
         f"{beside}: is gone; the result is loaded without its time series",
         SidecarMissingWarning,
-        stacklevel=4,
+        stacklevel=stacklevel,
     )
     return attrs.evolve(document, result=attrs.evolve(document.result, timeseries=None))
 

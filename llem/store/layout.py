@@ -37,8 +37,10 @@ def slug(name: str) -> str:
     if not isinstance(name, str):
         raise InvalidNameError(f"a name must be a str, got {type(name).__name__}")
     folded = unicodedata.normalize("NFKC", name).lower()
-    safe = re.sub(r"[^a-z0-9._]+", "-", folded).strip("-._")[:MAX_SLUG].strip("-._")
-    return f"x-{safe}" if _RESERVED.fullmatch(safe) else safe or "unnamed"
+    safe = re.sub(r"[^a-z0-9._]+", "-", folded).strip("-._")[:MAX_SLUG].rstrip("-._")
+    if _RESERVED.fullmatch(safe):
+        safe = f"x-{safe}"[:MAX_SLUG].rstrip("-._")
+    return safe or "unnamed"
 
 
 def folder_name(result: ExperimentResult) -> str:
