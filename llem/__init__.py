@@ -307,16 +307,18 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return importlib.import_module("importlib.metadata").version("llem")
-    if name == "AggregatedResult":
-        message = "AggregatedResult is called ExperimentResult; the old name will go"
-        warnings.warn(message, DeprecationWarning, stacklevel=2)
-        return __getattr__("ExperimentResult")
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'llem' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME_OF[name]), name)
+if not TYPE_CHECKING:  # or every wrong name would be a right one to a type checker
+
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            return importlib.import_module("importlib.metadata").version("llem")
+        if name == "AggregatedResult":
+            message = "AggregatedResult is called ExperimentResult; the old name will go"
+            warnings.warn(message, DeprecationWarning, stacklevel=2)
+            return __getattr__("ExperimentResult")
+        if name not in _HOME_OF:
+            raise AttributeError(f"module 'llem' has no attribute {name!r}")
+        return getattr(importlib.import_module(_HOME_OF[name]), name)
 
 
 def __dir__() -> list[str]:

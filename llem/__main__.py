@@ -1,6 +1,18 @@
-"""``python -m llem``: the command line."""
+"""``python -m llem``, and what the command ``llem`` runs: nothing loads before Ctrl-C is heeded."""
 
-from llem.cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        from llem.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.stderr.write("llem: interrupted: what was not finished is not kept\n")
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

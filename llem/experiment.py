@@ -8,7 +8,7 @@ import importlib.metadata
 import math
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
@@ -19,13 +19,13 @@ from llem import measure, quality
 from llem.aggregate import aggregate_results
 from llem.backends import open_backend
 from llem.codec import measurement_config_hash
-from llem.domain.config import ExperimentConfig
+from llem.domain.config import EnergyConfig, ExperimentConfig
 from llem.domain.energy import BaselineMethod, DeviceEnergy, EnergyBreakdown
 from llem.domain.environment import EnvironmentSnapshot
 from llem.domain.latency import MeasurementMode, WarmupResult
 from llem.domain.process import RawProcessResult, Timestamps
 from llem.domain.result import ExperimentResult
-from llem.errors import IncompleteRunError
+from llem.errors import IncompleteRunError, MeterError
 from llem.protocols import (
     BackendInfo,
     BatchOutput,
@@ -65,7 +65,8 @@ class Experiment:
     >>> kept = ResultStore("results").put(run.result, timeseries=run.timeseries)  # doctest: +SKIP
 
     Entering takes the environment, opens the meter and, where one answers, measures the idle power.
-    Leaving ends the measured window and makes the result; on an exception there is none.
+    The measured window is the block itself, by the wall clock, or what of it comes after `warm_up`.
+    Leaving ends it and makes the result; on an exception there is none.
 
     Args:
         config: What is run. Its ``backend`` names the engine.
@@ -82,7 +83,7 @@ class Experiment:
 
     def __init__(
         self,
-        config: ExperimentConfig | None = None,
+        config: ExperimentConfig,
         *,
         info: BackendInfo | None = None,
         meter: EnergyMeter | Literal["auto"] | None = "auto",
@@ -92,7 +93,7 @@ class Experiment:
         clock: Clock | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self.config = ExperimentConfig() if config is None else config
+        self.config = config
         self._info = info
         self._wanted_meter = meter
         self._synchronize = synchronize or _synchronize_torch
@@ -108,9 +109,13 @@ class Experiment:
         self._environment: EnvironmentSnapshot | None = None
         self._start: tuple[datetime, float] = (self._clock.now(), 0.0)
         self._begin = Edge(time_s=0.0, counters_j=())
+        self._stage: Literal["new", "measuring", "over"] = "new"
         self._made: tuple[ExperimentResult, pa.Table | None] | None = None
 
     def __enter__(self) -> Self:
+        if self._stage != "new":
+            raise IncompleteRunError("an Experiment measures once: make another for another run")
+        self._stage = "over"
         self._progress("environment", 0, None)
         self._environment = measure.snapshot(clock=self._clock)
         self._open_meter()
@@ -122,6 +127,7 @@ class Experiment:
         except BaseException:
             self._close_meter()
             raise
+        self._stage = "measuring"
         return self
 
     def __exit__(
@@ -130,6 +136,7 @@ class Experiment:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._stage = "over"
         try:
             if kind is None:
                 self._finish()
@@ -163,11 +170,11 @@ class Experiment:
     def record(
         self,
         *,
-        input_tokens: int | Sequence[int],
-        output_tokens: int | Sequence[int],
+        input_tokens: int | Iterable[int],
+        output_tokens: int | Iterable[int],
         latency_s: float,
         ttft_s: float | None = None,
-        itl_s: Sequence[float] = (),
+        itl_s: Iterable[float] | None = None,
         padding_tokens: int = 0,
         flops: float | None = None,
         mode: MeasurementMode = MeasurementMode.TRUE_STREAMING,
@@ -180,21 +187,25 @@ class Experiment:
             output_tokens: Generated tokens; of a batch, those of each request.
             latency_s: From sending the prompt to the last token. Unit: s.
             ttft_s: From sending the prompt to the first token. Unit: s. None: not known.
-            itl_s: Times between the tokens after the first. Unit: s.
+            itl_s: Times between the tokens after the first. Unit: s. None: not known.
             padding_tokens: Input tokens that were padding.
             flops: Floating-point operations. None: not known.
             mode: How *ttft_s* and *itl_s* were taken.
 
         Raises:
-            ResultValidationError: A value is negative, not finite, or no number.
+            ResultValidationError: A value is negative, not finite, or no number, or the values do
+                not go together.
+            IncompleteRunError: The ``with`` block is not yet entered, or left.
         """
+        if self._stage != "measuring":
+            raise IncompleteRunError("record() belongs inside the with block of the Experiment")
         self._recorder.add(
             BatchOutput(
                 input_tokens=_each(input_tokens),
                 output_tokens=_each(output_tokens),
                 latency_s=latency_s,
                 ttft_s=ttft_s,
-                itl_s=tuple(itl_s),
+                itl_s=() if itl_s is None else tuple(itl_s),
                 padding_tokens=padding_tokens,
                 flops=flops,
                 mode=mode,
@@ -252,16 +263,24 @@ class Experiment:
         return self._meter.mark()
 
     def _finish(self) -> None:
-        end = self._mark()
+        try:
+            end, samples = self._end_metering()
+        except MeterError as error:
+            # The requests were measured all the same: they are not given up for a sensor.
+            self._not_measured = (str(error),)
+            end, samples = Edge(time_s=self._clock.monotonic(), counters_j=()), None
         devices: tuple[DeviceEnergy, ...] = ()
-        samples = Samples()
         timeseries = None
-        if self._meter is not None:
-            samples = self._meter.stop()
+        if self._meter is not None and samples is not None:
             devices = measure.device_energies(self._meter.devices, samples, self._begin, end)
             timeseries = measure.to_table(self._meter.devices, samples, origin_s=self._start[1])
         process = self._process(end, devices)
-        self._made = self._aggregate(process, self._temperatures(samples, end)), timeseries
+        temperatures = () if samples is None else self._temperatures(samples, end)
+        self._made = self._aggregate(process, temperatures), timeseries
+
+    def _end_metering(self) -> tuple[Edge, Samples | None]:
+        end = self._mark()
+        return end, None if self._meter is None else self._meter.stop()
 
     def _aggregate(
         self, process: RawProcessResult, temperatures: tuple[quality.TemperatureRange, ...]
@@ -300,6 +319,8 @@ class Experiment:
             devices=made.devices,
             not_measured=self._not_measured,
             gpus=tuple(gpu for gpu in gpus if gpu.uuid in metered),
+            longest_request_s=max(made.process_results[0].per_request_latencies_ms, default=0.0)
+            / 1000,
             temperatures=temperatures,
             baseline_taken=made.baseline_power_w is not None,
             energy_adjusted_j=made.energy_adjusted_j,
@@ -378,6 +399,8 @@ def run_experiment(
         MeterError: The meter that the configuration asks for does not answer.
     """
     progress = progress or (lambda *_: None)
+    if meter == "auto":
+        _check_meter(config.energy)
     backend = backend or open_backend(config.backend)
     try:
         progress("load", 0, None)
@@ -397,6 +420,14 @@ def run_experiment(
     finally:
         backend.close()
     return experiment
+
+
+def _check_meter(config: EnergyConfig) -> None:
+    """Find out before a model is loaded that a meter asked for by name does not answer."""
+    if config.backend != "auto":
+        opened, _ = measure.open_meter(config)
+        if opened is not None:
+            opened.close()
 
 
 def _run_batches(
@@ -426,8 +457,8 @@ def _batches(prompts: Prompts, size: int) -> list[Prompts]:
     return [prompts[i : i + size] for i in range(0, len(prompts), size)]
 
 
-def _each(tokens: int | Sequence[int]) -> tuple[int, ...]:
-    return tuple(tokens) if isinstance(tokens, Sequence) else (tokens,)
+def _each(tokens: int | Iterable[int]) -> tuple[int, ...]:
+    return tuple(tokens) if isinstance(tokens, Iterable) else (tokens,)
 
 
 def _new_experiment_id(model: str, start: datetime) -> str:

@@ -16,9 +16,10 @@ import attrs
 
 from llem.domain.config import ExperimentConfig
 from llem.domain.energy import Sensor
-from llem.domain.fields import Record, quantity
+from llem.domain.fields import Record, up_to
 from llem.domain.latency import MeasurementMode
 from llem.domain.result import ExperimentResult
+from llem.errors import ResultValidationError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,7 +38,7 @@ class StoredResult(os.PathLike[str]):
 
     key: str
     path: str
-    result: ExperimentResult
+    result: ExperimentResult = attrs.field(repr=False)
 
     def __fspath__(self) -> str:
         return self.path
@@ -185,6 +186,10 @@ class EnergyMeter(Protocol):
         ...
 
 
+MAX_TOKENS, MAX_LATENCY_S, MAX_FLOPS = 10**12, 10**9, 10**30
+"""No batch has more; sums of what is below stay finite and within 64 bits."""
+
+
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class BatchOutput(Record):
     """
@@ -201,17 +206,32 @@ class BatchOutput(Record):
         mode: How *ttft_s* and *itl_s* were taken.
 
     Raises:
-        ResultValidationError: A value is negative, not finite, or no number.
+        ResultValidationError: A value is negative, not finite, or no number, or the values do not
+            go together.
     """
 
-    input_tokens: tuple[int, ...] = quantity()
-    output_tokens: tuple[int, ...] = quantity()
-    latency_s: float = quantity()
-    ttft_s: float | None = quantity(None)
-    itl_s: tuple[float, ...] = quantity(())
-    padding_tokens: int = quantity(0)
-    flops: float | None = quantity(None)
+    input_tokens: tuple[int, ...] = up_to(MAX_TOKENS)
+    output_tokens: tuple[int, ...] = up_to(MAX_TOKENS)
+    latency_s: float = up_to(MAX_LATENCY_S)
+    ttft_s: float | None = up_to(MAX_LATENCY_S, None)
+    itl_s: tuple[float, ...] = up_to(MAX_LATENCY_S, ())
+    padding_tokens: int = up_to(MAX_TOKENS, 0)
+    flops: float | None = up_to(MAX_FLOPS, None)
     mode: MeasurementMode = MeasurementMode.TRUE_STREAMING
+
+    def check_whole(self) -> None:
+        """Refuse a first token after the last one, and token counts of different requests."""
+        if not self.input_tokens or len(self.input_tokens) != len(self.output_tokens):
+            raise ResultValidationError(
+                f"input_tokens and output_tokens must have one count for each request, got "
+                f"{len(self.input_tokens)} and {len(self.output_tokens)}",
+                field="output_tokens",
+            )
+        if self.ttft_s is not None and self.ttft_s > self.latency_s:
+            raise ResultValidationError(
+                f"ttft_s must not exceed latency_s = {self.latency_s}, got {self.ttft_s}",
+                field="ttft_s",
+            )
 
 
 @attrs.frozen(kw_only=True)

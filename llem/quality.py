@@ -50,6 +50,7 @@ class Signals:
         devices: Evidence for each device's energy. Empty: no meter ran.
         not_measured: Why no energy was measured.
         gpus: The GPUs that were metered.
+        longest_request_s: Latency of the slowest request. Unit: s.
         temperatures: How far each device's temperature moved.
         baseline_taken: Whether idle power was measured.
         energy_adjusted_j: Energy less the idle share. Unit: J.
@@ -62,6 +63,7 @@ class Signals:
     devices: tuple[DeviceEnergy, ...] = ()
     not_measured: tuple[str, ...] = ()
     gpus: tuple[GPUEnvironment, ...] = ()
+    longest_request_s: float = 0.0
     temperatures: tuple[TemperatureRange, ...] = ()
     baseline_taken: bool = False
     energy_adjusted_j: float | None = None
@@ -129,7 +131,16 @@ def persistence_mode_unknown(signals: Signals) -> Iterator[str]:
 def low_sample_count(signals: Signals) -> Iterator[str]:
     """Fewer prompts than `MIN_PROMPTS` ran."""
     if signals.prompts < MIN_PROMPTS:
-        yield f"{signals.prompts} prompts, fewer than {MIN_PROMPTS}; run more (--n)"
+        yield f"prompts run: {signals.prompts}, fewer than {MIN_PROMPTS}; run more (--n)"
+
+
+def latency_exceeds_span(signals: Signals) -> Iterator[str]:
+    """A request is said to have taken longer than the whole measured span."""
+    if signals.longest_request_s > signals.duration_s:
+        yield (
+            f"a request took {signals.longest_request_s:g} s in a span of "
+            f"{signals.duration_s:g} s; give latency_s in seconds, and run inside the with block"
+        )
 
 
 def no_baseline(signals: Signals) -> Iterator[str]:
@@ -249,10 +260,12 @@ SIGNALS: dict[str, Callable[[Signals], Iterator[str]]] = {
     "persistence_mode_off": persistence_mode_off,
     "persistence_mode_unknown": persistence_mode_unknown,
     "low_sample_count": low_sample_count,
+    "latency_exceeds_span": latency_exceeds_span,
     "no_baseline": no_baseline,
     "ecc_disabled": ecc_disabled,
     "counter_reset": _of_device(
-        "counter_reset", "had its energy counter go backwards; its figure is the power integral"
+        "counter_reset",
+        "had its energy counter go backwards or stop answering; its figure is the power integral",
     ),
     "sampling_gap": _of_device("sampling_gap", _gap),
     "sources_disagree": _of_device("sources_disagree", _disagreement),

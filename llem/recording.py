@@ -1,6 +1,7 @@
 """What the requests of one process came to, and the process result that is made of it."""
 
 import math
+import threading
 from collections.abc import Sequence
 
 from llem.codec import to_mapping
@@ -28,8 +29,8 @@ class Recorder:
 
     Attributes:
         latencies_ms: Latency of each request. Unit: ms.
-        ttft_ms: Times to first token. Unit: ms.
-        itl_full_ms: Times between tokens. Unit: ms.
+        ttft_ms: Time to first token of each request. Unit: ms.
+        itl_full_ms: Times between the tokens of each batch. Unit: ms.
         itl_trimmed_ms: The same without the first and last of each batch. Unit: ms.
         input_tokens: Prompt tokens.
         output_tokens: Generated tokens.
@@ -41,6 +42,7 @@ class Recorder:
     """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self.latencies_ms: list[float] = []
         self.ttft_ms: list[float] = []
         self.itl_full_ms: list[float] = []
@@ -54,7 +56,11 @@ class Recorder:
         self.modes: set[MeasurementMode] = set()
 
     def add(self, output: BatchOutput) -> None:
-        """Add one batch of requests."""
+        """Add one batch of requests. Safe for many threads."""
+        with self._lock:
+            self._add(output)
+
+    def _add(self, output: BatchOutput) -> None:
         self.batches += 1
         self.input_tokens += sum(output.input_tokens)
         self.output_tokens += sum(output.output_tokens)
@@ -62,7 +68,7 @@ class Recorder:
         self.latencies_ms += [1000 * output.latency_s] * len(output.input_tokens)
         self.modes.add(output.mode)
         if output.ttft_s is not None:
-            self.ttft_ms.append(1000 * output.ttft_s)
+            self.ttft_ms += [1000 * output.ttft_s] * len(output.input_tokens)
         intervals = [1000 * seconds for seconds in output.itl_s]
         self.itl_full_ms += intervals
         self.itl_trimmed_ms += intervals[1:-1]

@@ -116,7 +116,7 @@ def values_of(kind: Any, rules: Mapping[str, Any]) -> st.SearchStrategy[Any]:
         strategy = json_objects()
     elif kind is datetime:
         strategy = times()
-    elif attrs.has(kind):
+    elif issubclass(kind, Record):
         strategy = records(kind)
     elif issubclass(kind, enum.Enum):
         strategy = st.sampled_from(kind)

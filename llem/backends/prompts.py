@@ -1,5 +1,6 @@
 """Prompts as token ids: synthetic ones, or the lines of a text file."""
 
+import os
 import random
 from collections.abc import Callable, Collection, Sequence
 from itertools import cycle, islice
@@ -36,6 +37,8 @@ def read_dataset(path: str) -> tuple[str, ...]:
     Raises:
         BackendError: It cannot be read, is not UTF-8, or has no such line.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise BackendError(f"dataset {path!r} is no regular file: name one with a prompt a line")
     try:
         with Path(path).open(encoding="utf-8-sig") as file:
             lines = tuple(line.rstrip("\n") for line in file if line.strip())

@@ -81,7 +81,7 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return "interrupted: what was not finished is not kept", INTERRUPTED
     if isinstance(error, CycloptsError):
         line = " ".join(str(error).split())
-        return f"{line} (`llem --help` lists what there is)", WRONG_USAGE
+        return f"{line} (see `llem --help`, and `--help` of each command)", WRONG_USAGE
     if isinstance(error, ResultNotFoundError):
         return f"{error}; `llem list` names what is kept", FAILED
     return str(error), WRONG_USAGE if isinstance(error, ConfigError) else FAILED

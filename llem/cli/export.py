@@ -1,12 +1,13 @@
 """``llem export``: results as CSV, for a spreadsheet or a data frame."""
 
-import sys
+import stat
+import uuid
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from llem.cli.output import AsJson, Root, print_json, readable
+from llem.cli.output import AsJson, Root, print_json, readable, write_out
 from llem.errors import StoreWriteError
 from llem.report.table import to_csv, to_row
 from llem.store import ResultStore
@@ -29,29 +30,59 @@ def export_verb(
     output
         File to write. Without it the CSV goes to stdout.
     """
-    found = list(readable(ResultStore(root)))
+    found, status = readable(ResultStore(root))
     if as_json:
         print_json([to_row(key, result) for key, result in found])
     elif output is None:
-        sys.stdout.write(to_csv(found))
+        write_out(to_csv(found))
     else:
         write_csv(output, to_csv(found))
-    return 0
+    return status
+
+
+def check_target(path: Path) -> None:
+    """
+    See that *path* can name a file, before a long run and not after it.
+
+    Raises:
+        StoreWriteError: It is a folder, or lies in none.
+    """
+    if not path.name or path.is_dir():
+        raise StoreWriteError(f"{path}: the CSV was not written: it is a folder; name a file")
+    if not path.parent.is_dir():
+        raise StoreWriteError(
+            f"{path}: the CSV was not written: there is no folder {path.parent}; make it"
+        )
 
 
 def write_csv(path: Path, text: str) -> None:
     """
-    Write *text* to the file *path*, whole or not at all.
+    Write *text* to the file *path*, whole or not at all; a pipe or a device is written into.
 
     Raises:
         StoreWriteError: It cannot be written; what was there is untouched.
     """
-    staged = path.with_name(f".{path.name}.llem-tmp")
+    check_target(path)
+    content = text.encode("utf-8", "backslashreplace")
     try:
-        staged.write_text(text, encoding="utf-8", newline="")
-        staged.replace(path)
+        path = path.resolve()
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+        else:
+            _replace(path, content)
     except OSError as fault:
-        staged.unlink(missing_ok=True)
         raise StoreWriteError(
             f"{path}: the CSV was not written: {fault.strerror}; choose another file"
         ) from None
+
+
+def _replace(path: Path, content: bytes) -> None:
+    staged = path.with_name(f".{path.name[:100]}.{uuid.uuid4()}.llem-tmp")
+    try:
+        staged.write_bytes(content)
+        if path.exists():
+            staged.chmod(stat.S_IMODE(path.stat().st_mode))
+        staged.replace(path)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise

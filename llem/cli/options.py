@@ -61,20 +61,22 @@ def resolve(model: str | None, options: Any, file: Path | None) -> ExperimentCon
     try:
         return config_from_mapping(settings, source="options")
     except ConfigError as error:
-        raise ConfigError(_as_flags(str(error))) from None
+        raise ConfigError(_by_flag(str(error))) from None
 
 
 _POSITIONAL = (ExperimentConfig, "model")
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
+    if file.exists() and not file.is_file():
+        raise ConfigError(f"{file}: is no regular file")
     try:
         with file.open("rb") as opened:
             return tomllib.load(opened)
-    except tomllib.TOMLDecodeError as fault:
-        raise ConfigError(f"{file}: is no TOML: {fault}") from None
     except UnicodeDecodeError as fault:
         raise ConfigError(f"{file}: is no TOML: not UTF-8 at byte {fault.start}") from None
+    except (ValueError, RecursionError) as fault:
+        raise ConfigError(f"{file}: is no TOML: {fault}") from None
     except OSError as fault:
         raise ConfigError(f"{file}: cannot be read: {fault.strerror}") from None
 
@@ -112,9 +114,10 @@ def _merge(settings: dict[str, Any], given: Mapping[str, Any]) -> None:
             settings[name] = value
 
 
-def _as_flags(message: str) -> str:
-    """*message* with the paths of settings as the options that set them."""
-    return re.sub(r"@ \$\.([\w.]+)", lambda m: "@ --" + m[1].replace("_", "-"), message)
+def _by_flag(message: str) -> str:
+    """*message* with each fault under the option that sets it, in place of its path."""
+    faults = re.findall(r"(?:^options: |; )(.*?) @ \$\.([\w.]+)", message)
+    return "; ".join(f"--{path.replace('_', '-')}: {problem}" for problem, path in faults)
 
 
 def _option_type(kind: Any, *, prefix: str) -> Any:

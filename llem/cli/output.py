@@ -1,7 +1,8 @@
 """What the verbs share: where results lie, how lines, tables and JSON are printed."""
 
+import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import orjson
@@ -18,9 +19,19 @@ Root = Annotated[str, Parameter(name="--root", help="Directory that the results 
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON, for a program.")]
 
 
+def write_out(text: str) -> None:
+    """Write data to stdout, in UTF-8 whatever the locale is."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
+        sys.stdout.buffer.flush()
+    else:
+        sys.stdout.write(text)
+
+
 def print_json(value: Any) -> None:
     """Print *value* as JSON."""
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+    write_out(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
 
 
 def print_lines(lines: Sequence[Line]) -> None:
@@ -61,10 +72,13 @@ def print_table(rows: Sequence[Sequence[str]], *, numeric: Sequence[int] = ()) -
         print("  ".join(cells).rstrip())
 
 
-def readable(store: ResultStore) -> Iterator[tuple[str, ExperimentResult]]:
-    """Every result that can be read, by key; the others are named on stderr."""
+def readable(store: ResultStore) -> tuple[list[tuple[str, ExperimentResult]], int]:
+    """Every result that can be read, by key; 1 where one cannot and is named on stderr, else 0."""
+    found, status = [], 0
     for key in store:
         try:
-            yield key, store.get(key)
+            found.append((key, store.get(key)))
         except LlemError as error:
             say(str(error))
+            status = 1
+    return found, status

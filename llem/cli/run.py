@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from llem.cli.export import write_csv
+from llem.cli.export import check_target, write_csv
 from llem.cli.options import option_class, resolve
 from llem.cli.output import AsJson, Root, print_json, print_lines, print_warnings
 from llem.cli.progress import show_progress
@@ -14,6 +14,7 @@ from llem.domain.config import ExperimentConfig
 from llem.errors import StoreWriteError
 from llem.experiment import Experiment, run_experiment
 from llem.protocols import StoredResult
+from llem.report.figures import unicode_text
 from llem.report.summary import Line, headline
 from llem.report.table import to_csv, to_row
 from llem.store import ResultStore
@@ -47,21 +48,23 @@ def run_verb(
         TOML file of settings, named as the options are: n, warmup.n_warmup and so on. Options on
         the command line override it.
     export_csv
-        CSV file to write the result to as well.
+        CSV file to write the result to as well, over what is there.
     """
     settings = resolve(model, options, config)
     store = ResultStore(root)
     store.check_writable()
+    if export_csv is not None:
+        check_target(export_csv)
     with show_progress() as progress:
         run = run_experiment(settings, progress=progress)
     kept = keep(store, run)
-    if export_csv is not None:
-        write_csv(export_csv, to_csv([(kept.key, kept.result)]))
     if as_json:
-        print_json({**to_row(kept.key, kept.result), "path": kept.path})
+        print_json({**to_row(kept.key, kept.result), "path": unicode_text(kept.path)})
     else:
         print_lines([*headline(kept.result), Line("kept", kept.path)])
         print_warnings(kept.result.measurement_warnings)
+    if export_csv is not None:
+        write_csv(export_csv, to_csv([(kept.key, kept.result)]))
     return 0
 
 

@@ -1,8 +1,6 @@
 """``llem show``: one result in full."""
 
-import sys
-
-from llem.cli.output import AsJson, Root, print_lines, print_warnings
+from llem.cli.output import AsJson, Root, print_lines, print_warnings, write_out
 from llem.codec import to_json
 from llem.report.summary import Line, details, headline
 from llem.store import ResultStore
@@ -20,7 +18,7 @@ def show_verb(key: str, /, *, root: Root = "results", as_json: AsJson = False) -
     store = ResultStore(root)
     result = store.get(key)
     if as_json:
-        sys.stdout.write(to_json(result).decode())
+        write_out(to_json(result).decode())
         return 0
     print_lines([*headline(result), *details(result), Line("path", store.path_of(key))])
     print_warnings(result.measurement_warnings)

@@ -16,25 +16,20 @@ def print_lines(lines: Sequence[Line]) -> None:
     grid.add_column(overflow="fold")
     for line in lines:
         grid.add_row(line.label, Text(line.text))
-    _console().print(grid)
+    Console(highlight=False, width=max(20, Console().width)).print(grid)
 
 
 def print_table(rows: Sequence[Sequence[str]], numeric: Sequence[int]) -> None:
-    """Print *rows*, the first of them the header; columns in *numeric* are flush right."""
+    """
+    Print *rows*, the first of them the header; columns in *numeric* are flush right.
+
+    Nothing is folded or cut, so that a key can be copied: the terminal wraps what is too wide.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     header, *body = rows
     for i, name in enumerate(header):
-        flush_right = i in numeric
-        table.add_column(
-            name,
-            justify="right" if flush_right else "left",
-            no_wrap=flush_right,
-            overflow="fold",
-        )
+        table.add_column(name, justify="right" if i in numeric else "left", no_wrap=True)
     for row in body:
         table.add_row(*map(Text, row))
-    _console().print(table)
-
-
-def _console() -> Console:
-    return Console(highlight=False)
+    needed = sum(max(map(len, column)) + 2 for column in zip(*rows, strict=True))
+    Console(highlight=False, width=max(needed, Console().width)).print(table)

@@ -1,13 +1,13 @@
 """
-Structure hooks compiled for one class each: the fast way through a document that is right.
+Functions compiled for one class each: the fast way through a document that is exactly ours.
 
-A compiled hook takes an object whose keys are exactly the fields of the class and whose values need
-no conversion, and builds the record without going through its constructor. Whatever else it meets
-goes to the careful hook, which accepts it after all or says what is wrong with it. So the compiled
-hook decides nothing: it only knows some of what the careful one would accept.
+The plain structure takes an object whose keys are exactly the fields of the class and whose values
+need no conversion, and builds the record without going through its constructor. Whatever else it
+meets it gives up on, and the converter looks at the whole document carefully. So it decides
+nothing: it only knows some of what the converter would accept.
 
-That a float is finite and an integer fits 64 bits is the parser's word. The gain is most of the
-time of a load: no call per field, no second look at a value.
+That a float is finite is the parser's word. The gain is most of the time of a load: no call per
+field, no second look at a value.
 """
 
 import enum
@@ -26,44 +26,42 @@ from llem.domain.freeform import JsonObject
 Hook = Callable[..., Any]
 
 
+LARGE = 2.0**63
+"""From here on a float may have been an integer that does not fit 64 bits."""
+
+
 class NotPlainError(Exception):
-    """A value that needs the careful hook."""
+    """A value that needs a careful look."""
 
 
-def compile_structure(cls: type[Record], careful: Hook, hook_of: Callable[[Any], Hook]) -> Hook:
+def compile_structure(cls: type[Record], plain_of: Callable[[Any], Hook]) -> Hook:
     """
-    The structure hook of the class *cls*.
+    The plain structure of the class *cls*. It raises any exception where it gives up.
 
     Args:
         cls: The class.
-        careful: What takes over where a value needs a closer look.
-        hook_of: Gives the structure hook of a nested class.
+        plain_of: Gives the plain structure of a nested class.
     """
-    names: dict[str, Any] = {"careful": careful, "twin": _mutable_twin(cls), "cls": cls}
+    names: dict[str, Any] = {"twin": _mutable_twin(cls), "cls": cls, "NotPlain": NotPlainError}
     tests, builds, sets = [], [], []
     fields = attrs.fields(cls)  # type: ignore[arg-type]
     for i, field in enumerate(fields):
-        test, build = _code(f"v{i}", field.type, field.metadata, names, hook_of)
+        test, build = _code(f"v{i}", field.type, field.metadata, names, plain_of)
         tests += [test] if test else []
         builds += [build] if build else []
         sets.append(f"record.{field.name} = v{i}")
     sets.append("record.__class__ = cls")
     if cls.check_whole is not Record.check_whole:
         sets.append("record.check_whole()")
-    reads = [f"v{i} = o[{field.name!r}]" for i, field in enumerate(fields)]
     lines = [
-        "def structure(o, _=None):",
-        f" if o.__class__ is dict and len(o) == {len(fields)}:",
-        "  try:",
-        *(f"   {line}" for line in reads),
-        f"   if {' and '.join(tests) or 'True'}:",
-        *(f"    {line}" for line in builds),
-        "    record = twin()",
-        *(f"    {line}" for line in sets),
-        "    return record",
-        "  except Exception:",
-        "   pass",
-        " return careful(o, cls)",
+        "def structure(o):",
+        f" if o.__class__ is not dict or len(o) != {len(fields)}: raise NotPlain",
+        *(f" v{i} = o[{field.name!r}]" for i, field in enumerate(fields)),
+        f" if not ({' and '.join(tests) or 'True'}): raise NotPlain",
+        *(f" {line}" for line in builds),
+        " record = twin()",
+        *(f" {line}" for line in sets),
+        " return record",
     ]
     exec(compile("\n".join(lines), f"<structure {cls.__name__}>", "exec"), names)  # noqa: S102
     return names["structure"]  # type: ignore[no-any-return]
@@ -140,12 +138,12 @@ def _code(
     kind: Any,
     rules: Mapping[str, Any],
     names: dict[str, Any],
-    hook_of: Callable[[Any], Hook],
+    plain_of: Callable[[Any], Hook],
 ) -> tuple[str, str]:
     """Code that tests the variable *v*, and code that then builds the field's value from it."""
     if NoneType in get_args(kind):
         (inner,) = [arg for arg in get_args(kind) if arg is not NoneType]
-        test, build = _code(v, inner, rules, names, hook_of)
+        test, build = _code(v, inner, rules, names, plain_of)
         return (
             f"({v} is None or {test})" if test else "",
             f"if {v} is not None: {build}" if build else "",
@@ -154,6 +152,7 @@ def _code(
         test = f"{v}.__class__ is {kind.__name__}"
         test += f" and {v} >= {kind(rules['minimum'])}" if "minimum" in rules else ""
         test += f" and {v} <= {kind(rules['maximum'])}" if "maximum" in rules else ""
+        test += f" and -{LARGE} < {v} < {LARGE}" if kind is float and "maximum" not in rules else ""
         return f"({test})", ""
     if kind is bool:
         return f"{v}.__class__ is bool", ""
@@ -162,7 +161,7 @@ def _code(
     if get_origin(kind) is Literal:
         names[f"choices_{v}"] = frozenset(get_args(kind))
         return f"({v}.__class__ is str and {v} in choices_{v})", ""
-    names[f"build_{v}"] = _builder(kind, rules, hook_of)
+    names[f"build_{v}"] = _builder(kind, rules, plain_of)
     return "", f"{v} = build_{v}({v})"
 
 
@@ -176,19 +175,19 @@ def _str_code(v: str, rules: Mapping[str, Any], names: dict[str, Any]) -> str:
     return f"({test})"
 
 
-def _builder(kind: Any, rules: Mapping[str, Any], hook_of: Callable[[Any], Hook]) -> Any:
+def _builder(kind: Any, rules: Mapping[str, Any], plain_of: Callable[[Any], Hook]) -> Any:
     if kind is datetime:
         return _utc
     if get_origin(kind) is Mapping:
         return _adopt
     if get_origin(kind) is tuple:
-        return _tuple_builder(kind, rules, hook_of)
+        return _tuple_builder(kind, rules, plain_of)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return {member.value: member for member in kind}.__getitem__
-    return hook_of(kind)
+    return plain_of(kind)
 
 
-def _tuple_builder(kind: Any, rules: Mapping[str, Any], hook_of: Callable[[Any], Hook]) -> Any:
+def _tuple_builder(kind: Any, rules: Mapping[str, Any], plain_of: Callable[[Any], Hook]) -> Any:
     item, *rest = get_args(kind)
     minimum = rules.get("minimum")
 
@@ -213,12 +212,13 @@ def _tuple_builder(kind: Any, rules: Mapping[str, Any], hook_of: Callable[[Any],
         return floats
     if item is str:
         return texts
-    structure = hook_of(item)
+    structure = plain_of(item)
     return records
 
 
 def _utc(value: Any) -> datetime:
-    if value.__class__ is not str or not value.endswith(("+00:00", "Z")):
+    """A time in the very form that is written, of three colons, with microseconds or without."""
+    if len(value) not in (25, 32) or value[10] != "T" or not value.endswith("+00:00"):
         raise NotPlainError
     return datetime.fromisoformat(value).replace(tzinfo=UTC)
 

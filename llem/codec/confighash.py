@@ -28,6 +28,8 @@ def measurement_config_hash(config: ExperimentConfig | Mapping[str, Any]) -> str
     if isinstance(config, ExperimentConfig):
         plain = converter().unstructure(config)
     else:
+        if not isinstance(config, Mapping):
+            raise ConfigError(f"config must be a mapping, got {type(config).__name__}")
         try:
             plain = JsonObject(config).plain
         except ValueError as fault:

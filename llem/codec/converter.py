@@ -21,7 +21,9 @@ Nothing is coerced: ``"12"`` is no number, ``1.5`` no integer, ``true`` no float
 field. Every fault of a document is found, not only the first.
 """
 
+import difflib
 import functools
+import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from types import NoneType
@@ -32,7 +34,12 @@ import cattrs
 from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
 from cattrs.gen import make_dict_structure_fn, override
 
-from llem.codec.compiled import compile_count_colons, compile_structure, compile_unstructure
+from llem.codec.compiled import (
+    NotPlainError,
+    compile_count_colons,
+    compile_structure,
+    compile_unstructure,
+)
 from llem.domain.fields import Record, check_for, shown
 from llem.domain.process import Timestamps
 from llem.domain.result import CLOCK_RESOLUTION_S
@@ -54,6 +61,18 @@ def converter() -> cattrs.Converter:
 
 
 @functools.cache
+def plain_structure(cls: Any) -> Callable[[Any], Any]:
+    """
+    What makes a record of the class *cls* of an object that is exactly as `to_json` writes it.
+
+    It raises any exception where the object is not, right or wrong as it may be.
+    """
+    if cls is Timestamps:
+        return _plain_timestamps
+    return compile_structure(cls, plain_structure)
+
+
+@functools.cache
 def colon_counter(cls: Any) -> Callable[[Any], int]:
     """What counts the colons in the document of a record of the class *cls*."""
     return compile_count_colons(cls, 1 if cls is Timestamps else 0, colon_counter)
@@ -71,12 +90,22 @@ def faults_of(error: BaseException, path: str = "$") -> Iterator[Fault]:
         for fault, item in error.group_exceptions()[0]:
             yield from faults_of(fault, f"{path}[{item.index}]")
     elif isinstance(error, ForbiddenExtraKeysError):
-        for name in sorted(error.extra_fields):
-            yield f"{name} is no field of {error.cl.__name__}", f"{path}.{name}"
+        for extra in sorted(error.extra_fields):
+            name = extra[:80]
+            yield (
+                f"{name} is no field of {error.cl.__name__}{_hint(name, error.cl)}",
+                f"{path}.{name}",
+            )
     elif isinstance(error, ResultValidationError | ConfigError) and error.field is not None:
         yield str(error), f"{path}.{error.field}"
     else:
         yield str(error), path
+
+
+def _hint(name: str, cls: Any) -> str:
+    """The field that *name* may have meant."""
+    close = difflib.get_close_matches(name.replace("-", "_"), attrs.fields_dict(cls), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _faults_of_field(fault: BaseException, path: str, name: str) -> Iterator[Fault]:
@@ -89,20 +118,18 @@ def _faults_of_field(fault: BaseException, path: str, name: str) -> Iterator[Fau
 
 
 def _structure_factory(cls: type[Record], made: cattrs.Converter) -> Any:
-    @functools.cache
-    def detailed() -> Any:
-        own = {
-            field.name: override(struct_hook=_field_hook(field, cls, made))
-            for field in attrs.fields(cls)  # type: ignore[arg-type]
-        }
-        return make_dict_structure_fn(cls, made, **own)  # type: ignore[arg-type]
+    own = {
+        field.name: override(struct_hook=_field_hook(field, cls, made))
+        for field in attrs.fields(cls)  # type: ignore[arg-type]
+    }
+    detailed: Any = make_dict_structure_fn(cls, made, **own)  # type: ignore[arg-type]
 
-    def careful(value: Any, _: Any) -> Any:
+    def structure(value: Any, _: Any) -> Any:
         if not isinstance(value, dict):
             raise cls._refuse(f"must be an object, got {shown(value)}")
-        return detailed()(value, cls)
+        return detailed(value, cls)
 
-    return compile_structure(cls, careful, made.get_structure_hook)
+    return structure
 
 
 def _field_hook(field: Any, cls: type[Record], made: cattrs.Converter) -> Any:
@@ -142,11 +169,15 @@ def _parsed_time(value: Any, name: str) -> Any:
     if value is None or isinstance(value, datetime):
         return value
     try:
-        return datetime.fromisoformat(value)
+        time = datetime.fromisoformat(value)
     except (TypeError, ValueError):
+        time = None
+    if time is None or re.search(r"[.,]\d{7}", value):
         raise ResultValidationError(
-            f"{name} must be an ISO 8601 time, got {shown(value)}", field=name
-        ) from None
+            f"{name} must be an ISO 8601 time, in microseconds at the finest, got {shown(value)}",
+            field=name,
+        )
+    return time
 
 
 def _unstructure_factory(cls: type, made: cattrs.Converter) -> Any:
@@ -157,15 +188,29 @@ def _timestamps_factory(cls: Any, made: cattrs.Converter) -> Any:
     """The hook of `Timestamps`: of its fields, and of ``duration_sec``, which is derived."""
     fields = _structure_factory(cls, made)
 
-    def structure(value: Any, _: Any = None) -> Timestamps:
-        own = dict(value)
-        said = [own.pop("duration_sec")] if "duration_sec" in own else []
-        window: Timestamps = fields(own)
-        for duration_sec in said:
-            _check_duration(window, duration_sec)
+    def structure(value: Any, _: Any) -> Timestamps:
+        if not isinstance(value, dict) or "duration_sec" not in value:
+            window: Timestamps = fields(value, cls)
+            return window
+        window = fields({k: v for k, v in value.items() if k != "duration_sec"}, cls)
+        _check_duration(window, value["duration_sec"])
         return window
 
     return structure
+
+
+def _plain_timestamps(value: Any) -> Timestamps:
+    start, end, duration_sec = value["start"], value["end"], value["duration_sec"]
+    if value.__class__ is not dict or len(value) != 3:
+        raise NotPlainError
+    window: Timestamps = _window_structure()({"start": start, "end": end})
+    _check_duration(window, duration_sec)
+    return window
+
+
+@functools.cache
+def _window_structure() -> Callable[[Any], Any]:
+    return compile_structure(Timestamps, plain_structure)
 
 
 def _check_duration(window: Timestamps, duration_sec: Any) -> None:
@@ -177,7 +222,7 @@ def _check_duration(window: Timestamps, duration_sec: Any) -> None:
             f"duration_sec must be end - start = {window.duration_sec}, got {shown(duration_sec)}",
             field="duration_sec",
         )
-        raise ClassValidationError("", [fault], Timestamps)
+        raise ClassValidationError("", [fault], Timestamps)  # pyright: ignore[reportCallIssue]
 
 
 def _unstructure_timestamps(value: Timestamps) -> dict[str, Any]:

@@ -14,12 +14,15 @@ from typing import Any
 
 import orjson
 
-from llem.domain.fields import plain_floats
+from llem.domain.fields import plain_floats, shown
+from llem.domain.freeform import MAX_DEPTH
 from llem.domain.process import SCHEMA_VERSION
 from llem.errors import MalformedResultError, SchemaVersionError
 
 _LEAST_POSITIONAL, _LEAST_EXPONENT = 1e-4, 1e16
 _LARGE = 2.0**63
+ROOM = 8
+"""Levels of a document around its free-form values, and some to spare."""
 _SHALLOW = 8
 _MANY = 2**60
 _WITHOUT_COLON = frozenset({int, bool, type(None)})
@@ -104,7 +107,7 @@ def check_version(document: Mapping[str, Any], source: str) -> None:
     elif document["schema_version"] == SCHEMA_VERSION:
         return
     else:
-        met = f"schema_version {document['schema_version']!r}"
+        met = f"schema_version {shown(document['schema_version'])}"
     raise SchemaVersionError(
         f"{source}: has {met}, and this llem reads '{SCHEMA_VERSION}': "
         "`llem import` converts older and foreign documents"
@@ -186,9 +189,24 @@ def refuse_what_orjson_lets_pass(text: bytes, source: str) -> None:
         return int(digits)
 
     try:
-        json.loads(text, object_pairs_hook=unique, parse_int=whole)
+        document = json.loads(text, object_pairs_hook=unique, parse_int=whole)
     except RecursionError:
-        raise MalformedResultError(f"{source}: is nested too deep") from None
+        document = None
+    if document is None or _depth(document) > MAX_DEPTH + ROOM:
+        raise MalformedResultError(f"{source}: is nested too deep")
+
+
+def _depth(document: Any) -> int:
+    depth, level = 0, [document]
+    while level:
+        depth += 1
+        level = [
+            item
+            for node in level
+            for item in (node.values() if isinstance(node, dict) else node)
+            if isinstance(item, dict | list)
+        ]
+    return depth
 
 
 def _explain(text: bytes, fault: orjson.JSONDecodeError) -> str:

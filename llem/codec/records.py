@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeVar
 import attrs
 from cattrs import BaseValidationError
 
-from llem.codec.converter import colon_counter, converter, faults_of
+from llem.codec.converter import colon_counter, converter, faults_of, plain_structure
 from llem.codec.document import (
     check_version,
     content_sha256,
@@ -22,7 +22,6 @@ from llem.codec.document import (
 from llem.codec.naive import read_as_utc
 from llem.domain.config import ExperimentConfig
 from llem.domain.fields import Record, quantity, shown, text
-from llem.domain.freeform import JsonObject
 from llem.domain.result import ExperimentResult
 from llem.errors import (
     ConfigError,
@@ -81,7 +80,14 @@ class Document:
 
 
 def to_json(result: ExperimentResult) -> bytes:
-    """The document of *result*: UTF-8, fields in fixed order, two spaces a level, newline."""
+    """
+    The document of *result*: UTF-8, fields in fixed order, two spaces a level, newline.
+
+    Raises:
+        ResultValidationError: *result* is no `ExperimentResult`.
+    """
+    if not isinstance(result, ExperimentResult):
+        raise ResultValidationError(f"to_json takes an ExperimentResult, got {shown(result)}")
     return dump(to_mapping(result))
 
 
@@ -152,14 +158,10 @@ def read_document(data: bytes | str, *, source: str, sidecar: str | None = None)
     if integrity is not None:
         _check_content(plain, integrity.content_sha256, text, source)
     _check_sidecar_name(plain.get("timeseries"), sidecar, source)
-    try:
-        result = _structure_result(plain, source)
-    except ResultValidationError:
+    result = _plain_result(plain)
+    if result is None or not is_text_of(text, colons + colon_counter(ExperimentResult)(result)):
         refuse_what_orjson_lets_pass(text, source)
-        raise
-    if not is_text_of(text, colons + colon_counter(ExperimentResult)(result)):
-        refuse_what_orjson_lets_pass(text, source)
-        _refuse_deep_configs(result, source)
+        result = _careful_result(plain, source)
     return Document(result=result, integrity=integrity)
 
 
@@ -195,7 +197,16 @@ def config_from_mapping(values: Mapping[str, Any], *, source: str) -> Experiment
         raise ConfigError(f"{source}: {'; '.join(faults)}") from None
 
 
-def _structure_result(plain: dict[str, Any], source: str) -> ExperimentResult:
+def _plain_result(plain: dict[str, Any]) -> ExperimentResult | None:
+    """The record of a document that is exactly as we write it. None: it needs a careful look."""
+    try:
+        result: ExperimentResult = plain_structure(ExperimentResult)(plain)
+    except Exception:  # noqa: BLE001, whatever it is, the careful look will say it
+        return None
+    return result
+
+
+def _careful_result(plain: dict[str, Any], source: str) -> ExperimentResult:
     try:
         return converter().structure(plain, ExperimentResult)
     except (BaseValidationError, ResultValidationError) as error:
@@ -234,18 +245,11 @@ def _check_sidecar_name(name: Any, sidecar: str | None, source: str) -> None:
         raise SidecarPathError(f"{source}: {problem} @ $.timeseries", faults=[fault])
 
 
-def _refuse_deep_configs(result: ExperimentResult, source: str) -> None:
-    for config in (result.effective_config, *(p.effective_config for p in result.process_results)):
-        try:
-            JsonObject(config)
-        except ValueError as fault:
-            raise MalformedResultError(
-                f"{source}: is nested too deep: effective_config{fault}"
-            ) from None
-
-
 def _refuse(error: Exception, source: str) -> NoReturn:
     faults = list(faults_of(error))
+    deep = [problem for problem, _ in faults if "must nest at most" in problem]
+    if deep:
+        raise MalformedResultError(f"{source}: is nested too deep: {deep[0]}") from None
     lines = [f"{problem} @ {path}" for problem, path in faults]
     listed = lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} faults:", *lines])
     raise ResultValidationError(f"{source}: is no result: {listed}", faults=faults) from None

@@ -18,7 +18,7 @@ class SyntheticDataset(Setting):
 
     Attributes:
         input_len: Length of each prompt. Unit: tokens.
-        output_len: Tokens generated for each prompt, neither more nor less. Unit: tokens.
+        output_len: Tokens generated for each prompt, cut to max_output_tokens. Unit: tokens.
         seed: Seed of the prompts' tokens.
     """
 
@@ -57,7 +57,7 @@ class WarmupConfig(Setting):
     What runs before the measured window.
 
     Attributes:
-        enabled: Warm up at all.
+        enabled: Run a warmup.
         n_warmup: Requests to run where convergence is not looked for.
         thermal_floor_seconds: Wait after the warmup, where a device is metered. Unit: s.
         convergence_detection: Run until the latencies settle, and measure a steady state.
@@ -83,7 +83,7 @@ class BaselineConfig(Setting):
     Idle power, measured before the run where a device is metered.
 
     Attributes:
-        enabled: Measure it.
+        enabled: Measure idle power.
         duration_seconds: How long to watch the idle devices. Unit: s.
     """
 

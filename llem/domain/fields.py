@@ -15,7 +15,7 @@ import math
 import numbers
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin
 
@@ -35,7 +35,12 @@ def quantity(default: Any = attrs.NOTHING) -> Any:
 
 def fraction(default: Any = attrs.NOTHING) -> Any:
     """A number from 0 to 1."""
-    return attrs.field(default=default, metadata={"minimum": 0, "maximum": 1})
+    return up_to(1, default)
+
+
+def up_to(maximum: int, default: Any = attrs.NOTHING) -> Any:
+    """A number from 0 to *maximum*."""
+    return attrs.field(default=default, metadata={"minimum": 0, "maximum": maximum})
 
 
 def at_least(minimum: int, default: Any = attrs.NOTHING) -> Any:
@@ -130,40 +135,54 @@ def check_for(kind: Any, rules: Mapping[str, Any], refuse: Refuse = ResultValida
 
 def plain_floats(values: list[Any] | tuple[Any, ...], minimum: float | None = None) -> bool:
     """
-    Whether *values* are all floats, finite and >= *minimum*, looked at as one batch.
+    Whether *values* are floats of moderate size and >= *minimum*, looked at as one batch.
 
     False may also mean that they need a closer look, value by value.
 
     In marshal's format a list or tuple of floats is 5 bytes, then for each the letter g and its 8
     bytes, sign and exponent last: a third of the time of looking at type, sign and size in turn.
     """
-    packed = marshal.dumps(values, 2)
+    try:
+        packed = marshal.dumps(values, 2)
+    except ValueError:
+        return False
     count = len(values)
     if len(packed) != 5 + 9 * count or packed[5::9] != b"g" * count:
         return False
     signs = packed[13::9]
-    if b"\x7f" in signs or b"\xff" in signs:
+    if signs.translate(None, _MODERATE):
         return False
     if minimum is None or (minimum == 0 and signs.isascii()):
         return True
     return min(values, default=minimum) >= minimum
 
 
+_MODERATE = bytes([*range(0x43), *range(0x80, 0xC3)])
+"""Last bytes of a double below 2**49 in size: none of them may have been too large an integer."""
+
+
 def shown(value: Any) -> str:
     """*value* as a message shows it, in one line of at most 80 characters."""
-    line = repr(value)
+    try:
+        line = repr(value)
+    except RecursionError:
+        line = f"a {type(value).__name__} that is nested too deep"
+    except Exception:  # noqa: BLE001, a message must not fail for what it is about
+        line = f"a {type(value).__name__} that cannot be shown"
     return line if len(line) <= 80 else line[:76] + " ..."
 
 
 def _optional(kind: Any, rules: Mapping[str, Any], refuse: Refuse) -> Check:
     (inner,) = [arg for arg in get_args(kind) if arg is not NoneType]
+    if get_origin(inner) is Literal:
+        return _choice((*get_args(inner), None), refuse)
     check = check_for(inner, rules, refuse)
     return lambda value, name: None if value is None else check(value, name)
 
 
 def _choice(choices: tuple[Any, ...], refuse: Refuse) -> Check:
     def check(value: Any, name: str) -> Any:
-        if value.__class__ is str and value in choices:
+        if (value is None or value.__class__ is str) and value in choices:
             return value
         listed = ", ".join(map(repr, choices))
         raise refuse(f"{name} must be one of {listed}, got {shown(value)}", field=name)
@@ -236,7 +255,7 @@ def _int(rules: Mapping[str, Any], refuse: Refuse) -> Check:
                 raise refuse(f"{name} must be a whole number, got {shown(value)}", field=name)
             value = int(value)
         if not _within(value, rules):
-            raise refuse(f"{name} must be{_bounds(rules)}, got {value}", field=name)
+            raise refuse(f"{name} must be{_bounds(rules)}, got {shown(value)}", field=name)
         if not fits_64_bits(value):
             raise refuse(f"{name} must fit 64 bits, got {shown(value)}", field=name)
         return value  # type: ignore[no-any-return]
@@ -268,7 +287,7 @@ def _str(rules: Mapping[str, Any], refuse: Refuse) -> Check:
             )
         if len(value) < min_length or (pattern and not pattern.fullmatch(value)):
             raise refuse(f"{name} must be {wanted}, got {shown(value)}", field=name)
-        return str(value)
+        return str.__str__(value)
 
     return check
 
@@ -286,7 +305,7 @@ def _datetime(_: Mapping[str, Any], refuse: Refuse) -> Check:
     def check(value: Any, name: str) -> datetime:
         if not isinstance(value, datetime):
             raise refuse(f"{name} must be a datetime, got {shown(value)}", field=name)
-        if value.utcoffset() is None:
+        if _offset_of(value) is None:
             raise refuse(
                 f"{name} must be timezone-aware, got {value.isoformat()}: use "
                 "datetime.now(timezone.utc), or .replace(tzinfo=timezone.utc) for a time in UTC",
@@ -301,6 +320,13 @@ def _datetime(_: Mapping[str, Any], refuse: Refuse) -> Check:
         return datetime.combine(utc.date(), utc.time().replace(fold=0), UTC)
 
     return check
+
+
+def _offset_of(value: datetime) -> timedelta | None:
+    try:
+        return value.utcoffset()
+    except Exception:  # noqa: BLE001, a zone that cannot tell its offset is none
+        return None
 
 
 def _mapping(refuse: Refuse) -> Check:

@@ -1,5 +1,6 @@
 """What the machine is, and what it can measure. What is not known is None."""
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import json
@@ -255,12 +256,13 @@ def _container(root: Path) -> ContainerEnvironment:
 
 
 def _packages() -> tuple[str, ...]:
-    """Every installed package as name==version. A broken one without a name is left out."""
-    found = {
-        f"{package.metadata['Name']}=={package.version}"
-        for package in importlib.metadata.distributions()
-        if package.metadata["Name"]
-    }
+    """Every installed package as name==version. A broken one is left out."""
+    found = set()
+    for package in importlib.metadata.distributions():
+        with contextlib.suppress(Exception):
+            name, version = package.metadata["Name"], package.version
+            if name and version:
+                found.add(f"{name}=={version}")
     return tuple(sorted(found))
 
 

@@ -105,9 +105,9 @@ class _Integral:
 
 
 def _valid(times_s: "array[float]", power_w: "array[float]") -> _Trace:
-    if not math.isnan(sum(power_w)):
+    if math.isfinite(sum(power_w)) and min(power_w, default=0.0) >= 0:
         return _Trace(times_s, power_w)
-    kept = [not math.isnan(power) for power in power_w]
+    kept = [math.isfinite(power) and power >= 0 for power in power_w]
     return _Trace(
         array("d", itertools.compress(times_s, kept)), array("d", itertools.compress(power_w, kept))
     )
@@ -159,9 +159,9 @@ def _device_energy(
 
 def _counter(begin_j: float | None, end_j: float | None) -> tuple[float | None, bool]:
     """Difference of a counter, None where it is not known, and whether it was lost on the way."""
-    if begin_j is None:
+    if begin_j is None or not math.isfinite(begin_j):
         return None, False
-    if end_j is None or end_j < begin_j:
+    if end_j is None or not math.isfinite(end_j) or end_j < begin_j:
         return None, True
     return end_j - begin_j, False
 

@@ -21,6 +21,16 @@ def printable(text: str) -> str:
     )
 
 
+def unicode_text(text: str) -> str:
+    r"""
+    *text*, with bytes that are not UTF-8 in the name of a file spelled out.
+
+    >>> print(unicode_text("a\udcff"))
+    a\udcff
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def with_unit(value: float | None, unit: str) -> str:
     """
     *value* with an SI prefix and *unit*.

@@ -1,5 +1,8 @@
 """One result as labelled lines, for a person."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import attrs
 
 from llem.domain.energy import DeviceEnergy
@@ -25,7 +28,7 @@ def headline(result: ExperimentResult) -> list[Line]:
     if result.total_energy_j is not None:
         lines.append(Line("energy per token", _per_token(result)))
     lines += [
-        Line("throughput", number(result.avg_tokens_per_second, "tokens/s")),
+        Line("throughput", number(result.avg_tokens_per_second, "tokens/s, in and out")),
         Line("tokens", _tokens(result)),
         Line("time", number(result.total_inference_time_sec, "s")),
         Line("TTFT", _percentiles(result.latency_stats, "ttft")),
@@ -41,6 +44,7 @@ def details(result: ExperimentResult) -> list[Line]:
         Line("config hash", result.measurement_config_hash),
         Line("started", f"{result.start_time:%Y-%m-%d %H:%M:%S} UTC"),
         Line("methodology", _methodology(result)),
+        Line("settings", _settings(result.effective_config)),
         Line("FLOPs", with_unit(result.total_flops, "FLOP")),
         Line("end-to-end latency", _request_latency(result)),
         Line("peak memory", _peak_memory(result)),
@@ -94,7 +98,7 @@ def _tokens(result: ExperimentResult) -> str:
 
 def _percentiles(stats: LatencyStatistics | None, name: str) -> str:
     if stats is None or not getattr(stats, f"{name}_samples"):
-        return "not streamed"
+        return "not recorded"
     median, p95, p99 = (getattr(stats, f"{name}_{part}_ms") for part in ("median", "p95", "p99"))
     return f"p50 {number(median, 'ms')}, p95 {number(p95, 'ms')}, p99 {number(p99, 'ms')}"
 
@@ -104,6 +108,17 @@ def _methodology(result: ExperimentResult) -> str:
         return result.measurement_methodology
     start_s, end_s = result.steady_state_window
     return f"{result.measurement_methodology}, {start_s:.1f} to {end_s:.1f} s of the run"
+
+
+def _settings(config: Mapping[str, Any], prefix: str = "") -> str:
+    """Every setting that is not null, by its dotted name."""
+    parts = []
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            parts.append(_settings(value, f"{prefix}{name}."))
+        elif value is not None:
+            parts.append(f"{prefix}{name}={value}")
+    return ", ".join(filter(None, parts))
 
 
 def _request_latency(result: ExperimentResult) -> str:

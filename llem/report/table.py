@@ -6,11 +6,12 @@ New columns only ever come after the last one.
 
 import csv
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from llem.domain.latency import LatencyStatistics
 from llem.domain.result import ExperimentResult, model_name
+from llem.report.figures import unicode_text
 
 
 def _latency(name: str) -> Callable[[ExperimentResult], Any]:
@@ -26,7 +27,11 @@ def _field(name: str) -> Callable[[ExperimentResult], Any]:
 
 
 def _config(name: str) -> Callable[[ExperimentResult], Any]:
-    return lambda result: result.effective_config.get(name)
+    return lambda result: _scalar(result.effective_config.get(name))
+
+
+def _scalar(value: Any) -> Any:
+    return str(value) if isinstance(value, Mapping | tuple) else value
 
 
 def _first_gpu(result: ExperimentResult) -> str | None:
@@ -75,7 +80,7 @@ COLUMNS: dict[str, Callable[[ExperimentResult], Any]] = {
 
 def to_row(key: str, result: ExperimentResult) -> dict[str, Any]:
     """The row of *result*, kept under *key*; None for what is not known."""
-    return {"key": key, **{name: read(result) for name, read in COLUMNS.items()}}
+    return {"key": unicode_text(key), **{name: read(result) for name, read in COLUMNS.items()}}
 
 
 def to_csv(rows: Iterable[tuple[str, ExperimentResult]]) -> str:
@@ -95,6 +100,6 @@ def to_csv(rows: Iterable[tuple[str, ExperimentResult]]) -> str:
 
 def _cell(value: Any) -> Any:
     """*value*, and a text that a spreadsheet would run as a formula made a plain one."""
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
         return f"'{value}"
     return value

@@ -50,7 +50,7 @@ def commit(root: str, name: str, files: Mapping[str, bytes], commit_id: str) -> 
     try:
         _make_root(root)
         staging = _stage(root, files)
-    except OSError as fault:
+    except (OSError, ValueError) as fault:
         raise _cannot_write(root, fault) from None
     try:
         final = _publish(root, name, staging, commit_id)
@@ -79,7 +79,7 @@ def check_writable(root: str) -> None:
     try:
         _make_root(root)
         _remove_empty(_stage(root, {}))
-    except OSError as fault:
+    except (OSError, ValueError) as fault:
         raise _cannot_write(root, fault) from None
 
 
@@ -136,7 +136,11 @@ def _publish(root: str, name: str, staging: str, commit_id: str) -> str:
             os.rename(staging, final)
         except OSError as fault:
             if fault.errno in _TAKEN:
-                continue
+                if not _is_empty_claim(final):
+                    continue
+                # This file system renames over no folder, not even an empty one.
+                _rename_to_free(staging, final)
+                return candidate
             if _bears(final, commit_id):
                 return candidate
             _remove_empty(final)
@@ -146,6 +150,21 @@ def _publish(root: str, name: str, staging: str, commit_id: str) -> str:
             raise
         return candidate
     raise AssertionError  # pragma: no cover, candidates never end
+
+
+def _is_empty_claim(final: str) -> bool:
+    """Take away our claim where nothing came into it, and say whether that was so."""
+    try:
+        os.rmdir(final)
+    except OSError:
+        return False
+    return True
+
+
+def _rename_to_free(staging: str, final: str) -> None:
+    if os.path.lexists(final):
+        raise FileExistsError(errno.EEXIST, "File exists", final)
+    os.rename(staging, final)
 
 
 def _bears(final: str, commit_id: str) -> bool:
@@ -175,7 +194,9 @@ def _sync_directory(path: str) -> None:
         os.close(fd)
 
 
-def _cannot_write(root: str, fault: OSError) -> StoreWriteError:
+def _cannot_write(root: str, fault: OSError | ValueError) -> StoreWriteError:
+    if isinstance(fault, ValueError):
+        return StoreWriteError(f"{root!r}: nothing was written: it is no path: {fault}")
     advice = {
         errno.ENOSPC: "free some space",
         errno.EDQUOT: "free some of your quota",

@@ -11,6 +11,7 @@ from llem.codec import Document, read_document
 from llem.domain.result import ExperimentResult
 from llem.domain.timeseries import TIMESERIES_NAME
 from llem.errors import (
+    InvalidNameError,
     MalformedResultError,
     ResultNotFoundError,
     ResultValidationError,
@@ -33,7 +34,20 @@ def load(path: "str | os.PathLike[str]") -> ExperimentResult:
     Raises:
         LlemError: Whatever `ResultStore.get` raises.
     """
-    return read_result(path_of_result(os.fspath(path)), MAX_JSON_BYTES, stacklevel=3).result
+    return read_result(path_of_result(path_text(path)), MAX_JSON_BYTES, stacklevel=3).result
+
+
+def path_text(path: object) -> str:
+    """
+    The text of *path*.
+
+    Raises:
+        InvalidNameError: It is neither a text nor a path.
+    """
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else path
+    if not isinstance(text, str):
+        raise InvalidNameError(f"a key must be a str or a path, got {type(path).__name__}")
+    return text
 
 
 def path_of_result(path: str) -> str:

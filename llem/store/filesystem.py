@@ -9,11 +9,17 @@ import attrs
 
 from llem.codec import Document, to_stored_json
 from llem.domain.result import ExperimentResult
-from llem.errors import ResultAccessError, ResultNotFoundError
+from llem.domain.timeseries import TIMESERIES_NAME
+from llem.errors import (
+    InvalidNameError,
+    ResultAccessError,
+    ResultNotFoundError,
+    ResultValidationError,
+)
 from llem.protocols import Key, Store, StoredResult
 from llem.store import sidecar
 from llem.store.commit import check_writable, commit, new_commit_id
-from llem.store.files import path_of_result, prepare, read_result, read_sidecar
+from llem.store.files import path_of_result, path_text, prepare, read_result, read_sidecar
 from llem.store.layout import RESULT_NAME, age_order, folder_name
 from llem.store.reading import MAX_JSON_BYTES
 from llem.store.verify import Verification, verify
@@ -60,7 +66,9 @@ class ResultStore(Store):
             The result as kept: its ``timeseries`` is set if and only if a sidecar was written.
 
         Raises:
-            ResultValidationError: *result* names a sidecar and none was given, or is no result.
+            ResultValidationError: *result* names a sidecar and none was given, is no result, or is
+                over the store's own limit.
+            SidecarIntegrityError: *timeseries* has more rows than the store's limit.
             SidecarSchemaError: *timeseries* has other columns.
             StoreWriteError: Nothing became visible.
             CommitUnknownError: It may or may not outlive a power cut.
@@ -68,6 +76,11 @@ class ResultStore(Store):
         stored, sidecars = prepare(result, timeseries, self.max_rows)
         commit_id = new_commit_id()
         document = to_stored_json(stored, commit_id=commit_id, sidecars=sidecars)
+        if len(document) > self.max_json_bytes:
+            raise ResultValidationError(
+                f"the document of the result has {len(document)} bytes, over the store's limit of "
+                f"max_json_bytes={self.max_json_bytes}, so that it could not be read again"
+            )
         files = {**sidecars, RESULT_NAME: document}
         key = commit(str(self.root), folder_name(stored), files, commit_id)
         return StoredResult(key=key, path=str(self.root / key / RESULT_NAME), result=stored)
@@ -125,22 +138,33 @@ class ResultStore(Store):
         """
         Read every result, its sidecar included, and say all that is wrong. Changes nothing.
 
+        A folder with a sidecar and no record is a fault as well.
+
         Raises:
+            ResultNotFoundError: There is no root.
             ResultAccessError: The root cannot be listed.
         """
-        paths = [(key, self.path_of(key)) for key in self]
+        if not os.path.lexists(self.root):
+            raise ResultNotFoundError(f"{self.root}: there is no such directory")
+        paths = [(key, self.path_of(key)) for key in self._names(RESULT_NAME, TIMESERIES_NAME)]
         return verify(paths, max_json_bytes=self.max_json_bytes, max_rows=self.max_rows)
 
     def __iter__(self) -> Iterator[str]:
         """The keys, oldest start first, as their names have it."""
+        return iter(self._names(RESULT_NAME))
+
+    def _names(self, *files: str) -> list[str]:
+        """The names of folders that hold one of *files*."""
         try:
             with os.scandir(self.root) as entries:
-                names = [entry.name for entry in entries if _is_result(entry)]
+                names = [entry.name for entry in entries if _holds(entry, files)]
         except FileNotFoundError:
             names = []
+        except ValueError as fault:
+            raise ResultNotFoundError(f"{str(self.root)!r}: is no path: {fault}") from None
         except OSError as fault:
             raise ResultAccessError(f"{self.root}: cannot be listed: {fault.strerror}") from None
-        return iter(sorted(names, key=age_order))
+        return sorted(names, key=age_order)
 
     def __len__(self) -> int:
         """How many results are kept."""
@@ -151,20 +175,25 @@ class ResultStore(Store):
         if not isinstance(key, str | os.PathLike):
             return False
         try:
-            return os.path.isfile(self.path_of(key))
-        except ResultNotFoundError:
+            path = os.path.realpath(self.path_of(key))
+        except (ResultNotFoundError, InvalidNameError):
             return False
+        folder = os.path.dirname(os.path.dirname(path))
+        return folder == os.path.realpath(self.root) and os.path.isfile(path)
 
     def path_of(self, key: Key, /) -> str:
         """
         The path of the ``result.json`` that *key* names, whether or not it is there.
 
         Raises:
-            ResultNotFoundError: *key* cannot name a result.
+            ResultNotFoundError: *key* cannot name a result here.
+            InvalidNameError: *key* is neither a text nor a path.
         """
         if isinstance(key, StoredResult):
-            return key.path or str(self.root / key.key / RESULT_NAME)
-        text = os.fspath(key)
+            if not key.path:
+                raise ResultNotFoundError(f"{key.key} is kept in a store without files")
+            return key.path
+        text = path_text(key)
         if not isinstance(key, str) or os.sep in text:
             return path_of_result(text)
         if not text or text.startswith(".") or "\0" in text:
@@ -176,7 +205,7 @@ class ResultStore(Store):
         return path, read_result(path, self.max_json_bytes)
 
 
-def _is_result(entry: "os.DirEntry[Any]") -> bool:
+def _holds(entry: "os.DirEntry[Any]", files: tuple[str, ...]) -> bool:
     if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
         return False
-    return os.path.lexists(os.path.join(entry.path, RESULT_NAME))
+    return any(os.path.lexists(os.path.join(entry.path, name)) for name in files)

@@ -46,7 +46,8 @@ def slug(name: str) -> str:
 def folder_name(result: ExperimentResult) -> str:
     """What the folder of *result* is called where no other has the name."""
     model = slug(model_name(result.effective_config))
-    return f"{model}_{slug(result.backend)[:40]}_{result.start_time:%Y-%m-%dT%H-%M}"
+    minute = result.start_time.isoformat()[:16].replace(":", "-")
+    return f"{model}_{slug(result.backend)[:40]}_{minute}"
 
 
 def candidates(name: str) -> Iterator[str]:

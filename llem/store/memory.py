@@ -12,7 +12,7 @@ from llem.errors import ResultNotFoundError
 from llem.protocols import Key, Store, StoredResult
 from llem.store import sidecar
 from llem.store.commit import new_commit_id
-from llem.store.files import prepare
+from llem.store.files import path_text, prepare
 from llem.store.layout import RESULT_NAME, age_order, candidates, folder_name
 
 if TYPE_CHECKING:
@@ -77,12 +77,13 @@ class MemoryStore(Store):
         return len(self._files)
 
     def __contains__(self, key: object, /) -> bool:
-        """Whether *key* names a result that is kept."""
-        name = key.key if isinstance(key, StoredResult) else key
-        return isinstance(name, str) and name in self._files
+        """Whether *key* names a result that is kept here."""
+        if isinstance(key, StoredResult):
+            return not key.path and key.key in self._files
+        return isinstance(key, str) and key in self._files
 
     def _name(self, key: Key) -> str:
-        name = key.key if isinstance(key, StoredResult) else os.fspath(key)
+        name = (key.path or key.key) if isinstance(key, StoredResult) else path_text(key)
         if name not in self._files:
             raise ResultNotFoundError(f"{name!r}: there is no result of that name")
         return name

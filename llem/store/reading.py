@@ -10,7 +10,9 @@ MAX_JSON_BYTES = 64 * 2**20
 """Largest result.json that is read unless a caller raises the limit. Unit: bytes."""
 
 
-def read_regular_file(path: str, *, limit: int, too_large: type[LlemError]) -> bytes:
+def read_regular_file(
+    path: str, *, limit: int, too_large: type[LlemError], what: str = "result"
+) -> bytes:
     """
     All bytes of the regular file *path*.
 
@@ -18,6 +20,7 @@ def read_regular_file(path: str, *, limit: int, too_large: type[LlemError]) -> b
         path: The file.
         limit: Most bytes to take. Unit: bytes.
         too_large: What is raised past the limit, before a byte is read.
+        what: What messages say is not there.
 
     Raises:
         ResultNotFoundError: There is no such file.
@@ -26,7 +29,7 @@ def read_regular_file(path: str, *, limit: int, too_large: type[LlemError]) -> b
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as fault:
-        raise _why_not(path, fault) from None
+        raise _why_not(path, fault, what) from None
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
@@ -52,11 +55,11 @@ def _read(fd: int, path: str, size: int) -> bytes:
     return b"".join(parts)
 
 
-def _why_not(path: str, fault: OSError | ValueError) -> LlemError:
+def _why_not(path: str, fault: OSError | ValueError, what: str) -> LlemError:
     if isinstance(fault, ValueError):
         return ResultNotFoundError(f"{path!r}: is no path: {fault}")
     if fault.errno in (errno.ENOENT, errno.ENOTDIR):
-        return ResultNotFoundError(f"{path}: there is no result")
+        return ResultNotFoundError(f"{path}: there is no {what}")
     if fault.errno == errno.ELOOP:
         return ResultAccessError(f"{path}: is a symbolic link, which is not followed")
     if fault.errno == errno.ENXIO:

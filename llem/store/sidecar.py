@@ -35,22 +35,53 @@ def read_table(timeseries: "pa.Table | str | os.PathLike[str]", max_rows: int) -
     The time series that a caller gave, a table or the path of a Parquet file.
 
     Raises:
-        SidecarSchemaError: Its columns are not the four of a time series.
+        SidecarSchemaError: Its columns are not the four of a time series, or hold what no meter
+            gives: values that are not finite, times that decrease, a negative index.
+        SidecarIntegrityError: It has more than *max_rows* rows, or the file is no Parquet.
     """
+    import pyarrow as pa
+
     if isinstance(timeseries, str | os.PathLike):
-        path = os.fspath(timeseries)
+        source = os.fspath(timeseries)
         content = read_regular_file(
-            path, limit=max_bytes(max_rows), too_large=SidecarIntegrityError
+            source, limit=max_bytes(max_rows), too_large=SidecarIntegrityError, what="Parquet file"
         )
-        return decode(content, source=path, max_rows=max_rows)
-    if not hasattr(timeseries, "schema"):
+        table = decode(content, source=source, max_rows=max_rows)
+    elif isinstance(timeseries, pa.Table):
+        source, table = "timeseries", timeseries
+        _check_schema(table.schema, source)
+        _check_rows(table.num_rows, source, max_rows)
+        _check_nulls(table, source)
+    else:
         raise SidecarSchemaError(
             f"timeseries must be a pyarrow.Table or the path of a Parquet file, "
             f"got {type(timeseries).__name__}"
         )
-    _check_schema(timeseries.schema, "timeseries")
-    _check_nulls(timeseries, "timeseries")
-    return timeseries
+    return _as_written(table, source)
+
+
+def _as_written(table: "pa.Table", source: str) -> "pa.Table":
+    """*table* in the types that are written, its values such as a meter can give."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        table = table.cast(pa.schema([_field(column) for column in COLUMNS]))
+    except pa.ArrowException as fault:
+        reason = str(fault).splitlines()[0]
+        raise SidecarSchemaError(f"{source}: has values that do not fit: {reason}") from None
+    for column in COLUMNS:
+        finite = pc.all(pc.is_finite(table.column(column.name))).as_py()
+        if finite is False:
+            raise SidecarSchemaError(
+                f"{source}: column {column.name} must be finite; what was not read is null"
+            )
+    times = table.column("timestamp_s")
+    if pc.all(pc.less_equal(times[:-1], times[1:])).as_py() is False:
+        raise SidecarSchemaError(f"{source}: column timestamp_s must not decrease")
+    if table.num_rows and pc.min(table.column("gpu_index")).as_py() < 0:
+        raise SidecarSchemaError(f"{source}: column gpu_index must be >= 0")
+    return table
 
 
 def encode(table: "pa.Table", result: ExperimentResult) -> bytes:
@@ -89,17 +120,21 @@ def decode(content: bytes, *, source: str, max_rows: int) -> "pa.Table":
     except (pa.ArrowException, OSError, ValueError) as fault:
         raise _no_parquet(source, fault) from None
     _check_schema(schema, source)
-    if rows > max_rows:
-        raise SidecarIntegrityError(
-            f"{source}: has {rows} rows, over the limit of {max_rows}; raise the limit of the "
-            "store if it is to be trusted"
-        )
+    _check_rows(rows, source, max_rows)
     try:
         table = file.read(use_threads=False)
     except (pa.ArrowException, OSError, ValueError) as fault:
         raise _no_parquet(source, fault) from None
     _check_nulls(table, source)
     return table
+
+
+def _check_rows(rows: int, source: str, max_rows: int) -> None:
+    if rows > max_rows:
+        raise SidecarIntegrityError(
+            f"{source}: has {rows} rows, over the limit of {max_rows}; raise the limit of the "
+            "store if it is to be trusted"
+        )
 
 
 def _no_parquet(source: str, fault: Exception) -> SidecarIntegrityError:

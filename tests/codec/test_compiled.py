@@ -1,0 +1,140 @@
+"""The compiled hooks decide nothing: the careful ones come to the same, value or fault."""
+
+import copy
+import json
+
+import pytest
+from cattrs import BaseValidationError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import llem.codec.converter as module
+from llem.codec import to_mapping
+from llem.codec.converter import colon_counter, converter, faults_of
+from llem.codec.document import count_colons
+from llem.domain.config import ExperimentConfig
+from llem.domain.result import ExperimentResult
+from llem.errors import ConfigError, ResultValidationError
+from llem.testing import configs, json_objects, results
+
+
+def take_the_careful_one(cls, careful, hook_of):
+    return lambda value, _=None: careful(value, cls)
+
+
+@pytest.fixture(scope="module")
+def careful():
+    """A converter of the careful hooks alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "compile_structure", take_the_careful_one)
+        yield module.converter.__wrapped__()
+
+
+def outcome(made, document, cls):
+    """The record, or every fault."""
+    try:
+        return made.structure(copy.deepcopy(document), cls)
+    except (BaseValidationError, ResultValidationError, ConfigError) as error:
+        return sorted(faults_of(error))
+
+
+def places(node, path=()):
+    """The path of everything in *node*."""
+    yield path
+    items = (
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node)
+        if isinstance(node, list)
+        else ()
+    )
+    for key, value in items:
+        yield from places(value, (*path, key))
+
+
+SCALARS = [None, True, False, 0, 1, -1, 2**63, 1.0, 0.5, -0.0, -0.5, "", "12", "a", "fp16"]
+TIMES = ["2026-03-13T14:21:11Z", "2026-03-13T14:21:11", "2026-03-13T15:21:11.5+01:00"]
+WHOLES = [[], [1], [0.5], [1.0, 2.0], [2.0, 1.0], [None], ["a"], [{}], {}, {"a": 1}]
+ODD = st.sampled_from([*SCALARS, *TIMES, *WHOLES, "nvml_power", "timeseries.parquet", "../x"])
+
+
+@settings(max_examples=150)
+@given(data=st.data())
+def test_on_changed_documents(careful, document, data):
+    """One or two places of a document hold something else, are missing, or are new."""
+    changed = copy.deepcopy(document)
+    for _ in range(data.draw(st.integers(1, 2))):
+        path = data.draw(st.sampled_from(list(places(changed))[1:]))
+        holder = changed
+        for key in path[:-1]:
+            holder = holder[key]
+        if isinstance(holder, dict) and data.draw(st.integers(0, 4)) == 0:
+            del holder[path[-1]]
+        elif isinstance(holder, dict) and data.draw(st.integers(0, 4)) == 0:
+            holder["new"] = data.draw(ODD)
+        else:
+            holder[path[-1]] = data.draw(ODD | st.floats(-1e9, 1e9))
+
+    quick = outcome(converter(), changed, ExperimentResult)
+
+    assert quick == outcome(careful, changed, ExperimentResult)
+    assert repr(quick) == repr(outcome(careful, changed, ExperimentResult))
+
+
+@settings(max_examples=25)
+@given(results())
+def test_on_any_result(careful, result):
+    document = json.loads(json.dumps(to_mapping(result)))
+
+    quick = converter().structure(copy.deepcopy(document), ExperimentResult)
+
+    assert quick == result == careful.structure(document, ExperimentResult)
+    assert repr(quick) == repr(result)
+
+
+@given(configs(), st.data())
+def test_on_changed_configurations(careful, config, data):
+    changed = json.loads(json.dumps(to_mapping(config)))
+    path = data.draw(st.sampled_from(list(places(changed))[1:]))
+    holder = changed
+    for key in path[:-1]:
+        holder = holder[key]
+    holder[path[-1]] = data.draw(ODD)
+
+    assert outcome(converter(), changed, ExperimentConfig) == outcome(
+        careful, changed, ExperimentConfig
+    )
+
+
+def test_a_record_built_without_its_constructor_is_one_like_any_other(whole, document):
+    """Its class, its slots, its hash, and that it does not change."""
+    built = converter().structure(copy.deepcopy(document), ExperimentResult)
+
+    assert type(built) is ExperimentResult
+    assert type(built.process_results[0]) is type(whole.process_results[0])
+    assert hash(built) == hash(whole)
+    assert repr(built) == repr(whole)
+    with pytest.raises(AttributeError):
+        built.total_tokens = 1
+    assert not hasattr(built, "__dict__")
+
+
+@settings(max_examples=25)
+@given(results())
+def test_the_colons_of_a_record_are_those_of_its_text(result):
+    """Where they are counted as fewer, a closer look is due, which is never wrong."""
+    text = json.dumps(to_mapping(result), ensure_ascii=False)
+
+    assert colon_counter(ExperimentResult)(result) <= text.count(":")
+
+
+def test_the_colons_of_an_ordinary_record_are_counted_exactly(whole):
+    """So that no second parse is needed."""
+    text = json.dumps(to_mapping(whole), ensure_ascii=False)
+
+    assert colon_counter(ExperimentResult)(whole) == text.count(":")
+
+
+@given(json_objects())
+def test_the_colons_of_an_object_are_never_counted_as_more(document):
+    assert count_colons(document) <= json.dumps(document, ensure_ascii=False).count(":")

@@ -1,0 +1,210 @@
+"""`verify` reads everything, names all that is wrong, and changes nothing."""
+
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from llem.codec import to_json, to_stored_json
+from llem.errors import ResultAccessError
+from llem.store import ResultStore, StoreFault
+from llem.testing import small_result, small_table
+
+
+def sidecar_of(path):
+    return path.with_name("timeseries.parquet")
+
+
+def stored(path, **fields):
+    """A document at *path* whose digest is right, whatever its values are."""
+    document = json.loads(to_json(small_result())) | fields
+    text = to_stored_json(small_result(), commit_id="x", sidecars={})
+    integrity = json.loads(text)["integrity"]
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    integrity["content_sha256"] = hashlib.sha256(canonical.encode()).hexdigest()
+    path.write_text(json.dumps(document | {"integrity": integrity}))
+
+
+def malformed(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def schema_version(path):
+    stored(path, schema_version="3.0")
+
+
+def integrity(path):
+    path.write_bytes(path.read_bytes().replace(b"1234.5", b"1235.5"))
+
+
+def validation(path):
+    stored(path, total_tokens="300")
+
+
+def sidecar_missing(path):
+    sidecar_of(path).unlink()
+
+
+def sidecar_integrity(path):
+    content = bytearray(sidecar_of(path).read_bytes())
+    content[len(content) // 2] ^= 1
+    sidecar_of(path).write_bytes(content)
+
+
+def sidecar_schema(path):
+    sink = io.BytesIO()
+    pq.write_table(small_table().drop_columns(["gpu_index"]), sink)
+    sidecar_of(path).write_bytes(sink.getvalue())
+    result = small_result(timeseries="timeseries.parquet")
+    content = {"timeseries.parquet": sink.getvalue()}
+    path.write_bytes(to_stored_json(result, commit_id="x", sidecars=content))
+
+
+def sidecar_path(path):
+    stored(path, timeseries="../secret.parquet")
+
+
+def access(path):
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+KINDS = {
+    "malformed": (malformed, "line"),
+    "schema_version": (schema_version, "'3.0'"),
+    "integrity": (integrity, "SHA-256"),
+    "validation": (validation, "$.total_tokens"),
+    "sidecar_missing": (sidecar_missing, "timeseries.parquet: is gone"),
+    "sidecar_integrity": (sidecar_integrity, "SHA-256"),
+    "sidecar_schema": (sidecar_schema, "gpu_index"),
+    "sidecar_path": (sidecar_path, "$.timeseries"),
+    "access": (access, "symbolic link"),
+}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ResultStore(tmp_path / "root")
+
+
+@pytest.fixture
+def ruined(store):
+    """A good result, one of each fault, an unverified one, and another good one; keys by kind."""
+
+    def put():
+        return store.put(small_result(), timeseries=small_table())
+
+    kept = {"good": put()}
+    for kind, (ruin, _) in KINDS.items():
+        kept[kind] = put()
+        ruin(Path(kept[kind]))
+    kept["unverified"] = store.put(small_result())
+    Path(kept["unverified"]).write_bytes(to_json(small_result()))
+    kept["trusted"] = put()
+    Path(kept["trusted"]).write_bytes(to_json(kept["trusted"].result))
+    kept["last"] = put()
+    (store.root / "claim").mkdir()
+    return {kind: result.key for kind, result in kept.items()}
+
+
+def test_every_fault_is_named_with_its_place(store, ruined):
+    """In the order of keys; the good ones are not named, and neither is a claim."""
+    found = store.verify()
+
+    assert found.checked == len(ruined) == len(KINDS) + 4
+    assert [(f.key, f.kind) for f in found.faults] == [(ruined[kind], kind) for kind in KINDS]
+    for fault, (_, word) in zip(found.faults, KINDS.values(), strict=True):
+        assert fault.path == str(store.root / fault.key / "result.json")
+        assert os.path.dirname(fault.path) in fault.message
+        assert word in fault.message
+    assert found.unverified == (ruined["unverified"], ruined["trusted"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_fault_alone(store, kind):
+    kept = store.put(small_result(), timeseries=small_table())
+    KINDS[kind][0](Path(kept))
+
+    found = store.verify()
+
+    assert found.checked == 1
+    assert [(f.key, f.path, f.kind) for f in found.faults] == [(kept.key, kept.path, kind)]
+    assert found.unverified == ()
+
+
+def test_good_results_have_no_faults(store):
+    for table in (None, small_table()):
+        store.put(small_result(), timeseries=table)
+
+    found = store.verify()
+
+    assert (found.checked, found.faults, found.unverified) == (2, (), ())
+
+
+def test_the_limits_of_the_store_count(store):
+    """A result over a limit is named, and the message says which."""
+    kept = store.put(small_result(), timeseries=small_table())
+
+    small = ResultStore(store.root, max_json_bytes=10).verify().faults
+    short = ResultStore(store.root, max_rows=3).verify().faults
+
+    assert [(f.key, f.kind) for f in small] == [(kept.key, "malformed")]
+    assert [(f.key, f.kind) for f in short] == [(kept.key, "sidecar_integrity")]
+    assert "limit of 10" in small[0].message
+    assert "limit of 3" in short[0].message
+
+
+def tree(root):
+    """All there is under *root*, with times, modes, sizes, and contents."""
+    return [
+        (
+            str(path),
+            path.lstat()[:7],
+            path.lstat().st_mtime_ns,
+            path.lstat().st_ctime_ns,
+            path.read_bytes() if path.is_file() else None,
+        )
+        for path in [root, *sorted(root.rglob("*"))]
+    ]
+
+
+def test_nothing_is_changed(store, ruined):
+    before = tree(store.root)
+
+    first, second = store.verify(), store.verify()
+
+    assert tree(store.root) == before
+    assert first == second
+
+
+def test_warnings_are_told_as_faults_only(store, ruined, recwarn):
+    """Nothing is warned of, whatever is met."""
+    store.verify()
+
+    assert not recwarn.list
+
+
+def test_a_result_that_goes_meanwhile_is_named_as_missing(store, monkeypatch):
+    """Another process took it away between listing and reading."""
+    gone, kept = store.put(small_result()), store.put(small_result())
+    listed = iter([gone.key, kept.key])
+    monkeypatch.setattr(ResultStore, "__iter__", lambda _: listed)
+    Path(gone).unlink()
+
+    found = store.verify()
+
+    (fault,) = found.faults
+    assert isinstance(fault, StoreFault)
+    assert (fault.key, fault.kind) == (gone.key, "missing")
+    assert found.checked == 2
+
+
+def test_a_root_that_cannot_be_listed_is_told(store):
+    store.root.write_text("theirs")
+
+    with pytest.raises(ResultAccessError, match="cannot be listed"):
+        store.verify()

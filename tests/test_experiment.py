@@ -1,0 +1,946 @@
+"""One run from start to result, on a recorded series and a clock that only sleeping moves."""
+
+import itertools
+from array import array
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import attrs
+import pytest
+
+from llem.codec import from_json, measurement_config_hash, to_json
+from llem.domain.config import BaselineConfig, EnergyConfig, ExperimentConfig, WarmupConfig
+from llem.domain.energy import BaselineMethod, Sensor
+from llem.domain.latency import MeasurementMode
+from llem.domain.result import ExperimentResult
+from llem.errors import BackendError, IncompleteRunError, MeterError, ResultValidationError
+from llem.experiment import Experiment, llem_version, run_experiment
+from llem.measure import ReplayMeter
+from llem.protocols import BackendInfo, BatchOutput, Clock, Device, InferenceBackend, Samples
+
+NO_BASELINE = BaselineConfig(enabled=False)
+CONVERGING = WarmupConfig(convergence_detection=True, thermal_floor_seconds=8.0)
+CONFIG = ExperimentConfig(model="mine", backend="theirs", baseline=NO_BASELINE)
+PERIOD_S = 0.25
+"""A power of two, so that times and energies are exact."""
+
+
+class FakeClock(Clock):
+    """Starts at 64 s, and moves when someone sleeps. The wall clock may jump beside it."""
+
+    def __init__(self) -> None:
+        self.time_s = 64.0
+        self.jumped_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.time_s
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.time_s + self.jumped_s)
+
+    def sleep(self, seconds: float, /) -> None:
+        self.time_s += seconds
+
+
+class Meter(ReplayMeter):
+    """Counts how often it was closed."""
+
+    closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+Steps = Sequence[tuple[float, float]]
+"""(seconds, watts), one after the other."""
+
+
+def meter(
+    clock: Clock,
+    *devices: Steps,
+    celsius: Callable[[float], float] = lambda _: 50.0,
+    counters: Callable[[float], Sequence[float | None]] | None = None,
+) -> Meter:
+    """A meter of *devices*, each drawing power in steps, their temperature by the time."""
+    times: list[float] = []
+    columns: list[list[float]] = []
+    for steps in devices:
+        times, watts, begin = [], [], 0.0
+        for seconds, power in steps:
+            ticks = int(seconds / PERIOD_S) + 1
+            times += [begin + PERIOD_S * tick for tick in range(ticks)]
+            watts += [power] * ticks
+            begin += seconds
+        columns.append(watts)
+    return Meter(
+        [
+            Device(index=i, uuid=f"GPU-{i}", name="GPU", sensor=Sensor.REPLAY, period_s=PERIOD_S)
+            for i in range(len(devices))
+        ],
+        Samples(
+            times_s=array("d", times),
+            power_w=tuple(array("d", column) for column in columns),
+            temperature_c=tuple(array("d", map(celsius, times)) for _ in devices),
+        ),
+        counters=counters,
+        clock=clock,
+    )
+
+
+def run_for(
+    clock: Clock,
+    seconds: float,
+    config: ExperimentConfig = CONFIG,
+    *,
+    requests: int = 1,
+    **options: Any,
+) -> Experiment:
+    """An experiment of *seconds*, with *requests* of 8 tokens in and 2 out."""
+    with Experiment(config, clock=clock, **options) as run:
+        for _ in range(requests):
+            clock.sleep(seconds / requests)
+            run.record(input_tokens=8, output_tokens=2, latency_s=seconds / requests)
+    return run
+
+
+def codes(result: ExperimentResult) -> list[str]:
+    return [warning.partition(":")[0] for warning in result.measurement_warnings]
+
+
+def rows(run: Experiment) -> list[dict[str, Any]]:
+    assert run.timeseries is not None
+    table: list[dict[str, Any]] = run.timeseries.to_pylist()
+    return table
+
+
+# Energy
+
+
+def test_constant_power_is_power_times_time(clock) -> None:
+    """By the integral of what was sampled, exactly."""
+    result = run_for(clock, 32.0, meter=meter(clock, [(32, 200.0)])).result
+
+    (device,) = result.devices
+    assert result.total_energy_j == 200 * 32
+    assert device.integrated_j == 200 * 32
+    assert device.counter_j is None
+    assert device.error_bound_j == 0
+    assert device.sample_count == 4 * 32 + 1
+    assert device.coverage == 1
+    assert result.total_inference_time_sec == 32
+    assert result.avg_energy_per_token_j == 200 * 32 / 10
+    assert result.reproducibility_notes == "A recorded series, played again."
+    assert "energy_not_measured" not in codes(result)
+
+
+def test_a_window_inside_the_recording(clock) -> None:
+    """What was drawn before and after it is not in it."""
+    recorded = meter(clock, [(16, 900.0), (16, 200.0), (16, 900.0)])
+    recorded.start()
+    clock.sleep(16)
+    recorded.stop()
+
+    result = run_for(clock, 16.0, meter=recorded).result
+
+    assert result.total_energy_j == 200 * 16
+
+
+def test_the_counter_is_the_figure_where_there_is_one(clock) -> None:
+    """The integral stands beside it."""
+    recorded = meter(clock, [(32, 200.0)], counters=lambda t: (1e6 + 208 * t,))
+
+    (device,) = run_for(clock, 32.0, meter=recorded).result.devices
+
+    assert device.energy_j == device.counter_j == 208 * 32
+    assert device.integrated_j == 200 * 32
+    assert device.disagreement == pytest.approx(8 / 208)
+    assert device.codes == ()
+
+
+def test_energy_is_summed_over_devices(clock) -> None:
+    """Each is there, in its order."""
+    result = run_for(clock, 32.0, meter=meter(clock, [(32, 200.0)], [(32, 50.0)])).result
+
+    assert result.total_energy_j == 250 * 32
+    assert result.energy_per_device_j == (200 * 32, 50 * 32)
+    assert result.multi_gpu.num_gpus == 2
+    process = result.process_results[0]
+    assert process.energy_metrics.total_energy_j == 250 * 32
+    assert process.energy_metrics.gpu_energy_j == 250 * 32
+    assert process.energy_metrics.gpu_power_w == 250
+    assert process.energy_metrics.cpu_energy_j is None
+    assert (process.gpu_id, process.gpu_uuid, process.gpu_name) == (0, "GPU-0", "GPU")
+
+
+def test_a_counter_that_stands_still_does_not_stop_the_run(clock) -> None:
+    """It is a warning, and the figure is the integral."""
+    recorded = meter(clock, [(32, 200.0)], counters=lambda _: (5.0,))
+
+    result = run_for(clock, 32.0, meter=recorded).result
+
+    assert result.total_energy_j == 200 * 32
+    assert "sources_disagree" in codes(result)
+
+
+def test_a_counter_that_runs_backwards_is_a_warning(clock) -> None:
+    """Never negative, never 0."""
+    recorded = meter(clock, [(32, 200.0)], counters=lambda t: (1e6 - t,))
+
+    result = run_for(clock, 32.0, meter=recorded).result
+
+    assert result.total_energy_j == 200 * 32
+    assert result.devices[0].counter_j is None
+    assert "counter_reset" in codes(result)
+
+
+def test_a_device_that_gave_nothing_makes_the_total_unknown(clock) -> None:
+    """And there is no breakdown of what is not known."""
+    recorded = meter(clock, [(32, 200.0)], [(32, float("nan"))])
+
+    result = run_for(clock, 32.0, meter=recorded).result
+
+    assert result.total_energy_j is None
+    assert result.devices[0].energy_j == 200 * 32
+    assert result.energy_breakdown is None
+    assert "energy_not_measured" in codes(result)
+
+
+# Idle power
+
+
+def test_the_idle_share_is_taken_off(clock) -> None:
+    """Idle, then load: 50 W, then 200 W."""
+    config = attrs.evolve(CONFIG, baseline=BaselineConfig(duration_seconds=16.0))
+    before = clock.now()
+
+    result = run_for(clock, 32.0, config, meter=meter(clock, [(16, 50.0), (32, 200.0)])).result
+
+    assert result.total_energy_j == 200 * 32
+    assert result.baseline_power_w == 50
+    assert result.energy_adjusted_j == 150 * 32
+    assert result.energy_breakdown.baseline_method is BaselineMethod.FRESH
+    assert result.energy_breakdown.baseline_timestamp == before
+    assert result.start_time == before + timedelta(seconds=16)
+    assert "no_baseline" not in codes(result)
+
+
+def test_a_busier_baseline_gives_a_negative_rest(clock) -> None:
+    """Signed, with a warning."""
+    config = attrs.evolve(CONFIG, baseline=BaselineConfig(duration_seconds=16.0))
+
+    result = run_for(clock, 32.0, config, meter=meter(clock, [(16, 200.0), (32, 150.0)])).result
+
+    assert result.energy_adjusted_j == -50 * 32
+    assert "negative_adjusted_energy" in codes(result)
+
+
+@pytest.mark.parametrize("off", [NO_BASELINE, BaselineConfig(duration_seconds=0.0)])
+def test_no_baseline_is_a_warning(clock, off: BaselineConfig) -> None:
+    """The energy is there, the adjusted energy is not."""
+    config = attrs.evolve(CONFIG, baseline=off)
+
+    result = run_for(clock, 32.0, config, meter=meter(clock, [(32, 200.0)])).result
+
+    assert result.total_energy_j == 200 * 32
+    assert result.baseline_power_w is None
+    assert result.energy_adjusted_j is None
+    assert result.energy_breakdown.baseline_method is BaselineMethod.UNAVAILABLE
+    assert "no_baseline" in codes(result)
+
+
+# Time
+
+
+def test_the_time_series_counts_from_the_start(clock) -> None:
+    """0 is start_time; the baseline's samples are not in it."""
+    config = attrs.evolve(CONFIG, baseline=BaselineConfig(duration_seconds=16.0))
+
+    run = run_for(clock, 4.0, config, meter=meter(clock, [(16, 50.0), (4, 200.0), (4, 80.0)]))
+
+    times = [row["timestamp_s"] for row in rows(run)]
+    assert times == [PERIOD_S * tick for tick in range(17)]
+    assert {row["gpu_power_w"] for row in rows(run)} == {200}
+
+
+def test_the_window_is_the_run_although_the_wall_clock_jumps(clock) -> None:
+    """An hour back in the middle of it."""
+    with Experiment(CONFIG, clock=clock, meter=meter(clock, [(32, 200.0)])) as run:
+        began = clock.now()
+        clock.sleep(16)
+        clock.jumped_s -= 3600
+        clock.sleep(16)
+
+    result = run.result
+    assert result.start_time == began
+    assert result.end_time - result.start_time == timedelta(seconds=32)
+    assert result.total_inference_time_sec == 32
+    assert result.process_results[0].timestamps.duration_sec == 32
+
+
+def test_work_on_the_devices_is_waited_for_at_both_edges(clock) -> None:
+    """Before the first edge its time is not in the window, before the last it is."""
+    run = run_for(
+        clock, 16.0, meter=meter(clock, [(32, 200.0)]), synchronize=lambda: clock.sleep(4.0)
+    )
+
+    assert run.result.total_inference_time_sec == 20
+    assert run.result.total_energy_j == 200 * 20
+
+
+def test_the_environment_is_taken_at_the_start(clock) -> None:
+    """By the run's own clock."""
+    before = clock.now()
+
+    snapshot = run_for(clock, 1.0, meter=None).result.environment_snapshot
+
+    assert snapshot.hardware.collected_at == before
+    assert snapshot.tool_version == llem_version()
+
+
+# Warnings
+
+
+def test_a_short_run_of_few_prompts(clock) -> None:
+    """Each says its figure."""
+    result = run_for(clock, 32.0, requests=4, meter=meter(clock, [(32, 200.0)])).result
+
+    assert codes(result) == ["short_duration", "low_sample_count", "no_baseline"]
+    assert "measured 32.0 s" in result.measurement_warnings[0]
+    assert "4 prompts" in result.measurement_warnings[1]
+
+
+def test_a_long_run_of_many_prompts_has_no_warning(clock) -> None:
+    """60 s, 30 prompts, a baseline."""
+    config = attrs.evolve(CONFIG, baseline=BaselineConfig(duration_seconds=16.0))
+
+    result = run_for(
+        clock, 60.0, config, requests=30, meter=meter(clock, [(16, 50.0), (64, 200.0)])
+    ).result
+
+    assert result.measurement_warnings == ()
+
+
+@pytest.mark.parametrize(("hottest_c", "warned"), [(60.0, False), (61.0, True)])
+def test_thermal_drift_is_read_from_the_samples(clock, hottest_c: float, warned: bool) -> None:
+    """From 50 degrees on."""
+    recorded = meter(clock, [(32, 200.0)], celsius=lambda t: hottest_c if t > 16 else 50.0)
+
+    assert ("thermal_drift" in codes(run_for(clock, 32.0, meter=recorded).result)) is warned
+
+
+def test_a_temperature_that_was_not_read_hides_no_drift(clock) -> None:
+    """Where the first reading failed, the others tell."""
+    recorded = meter(clock, [(32, 200.0)], celsius=lambda t: 50.0 + t if t else float("nan"))
+
+    assert "thermal_drift" in codes(run_for(clock, 32.0, meter=recorded).result)
+
+
+def test_temperatures_outside_the_window_or_not_read_are_no_drift(clock) -> None:
+    """The device warmed up before it, and one reading failed."""
+    config = attrs.evolve(CONFIG, warmup=WarmupConfig(n_warmup=1, thermal_floor_seconds=15.0))
+    recorded = meter(
+        clock,
+        [(64, 200.0)],
+        celsius=lambda t: 20.0 if t < 16 else 70.0 if t != 20 else float("nan"),
+    )
+
+    with Experiment(config, clock=clock, meter=recorded) as run:
+        run.warm_up(lambda: clock.sleep(1.0) or 1.0)
+        clock.sleep(16)
+
+    assert "thermal_drift" not in codes(run.result)
+
+
+# Warmup
+
+
+def warmed_up(clock: FakeClock, config: ExperimentConfig, latencies: Sequence[float]) -> Experiment:
+    """16 s at 200 W, after a warmup at 400 W whose requests take *latencies* in turn."""
+    left = itertools.cycle(latencies)
+
+    def step() -> float:
+        latency_s = next(left)
+        clock.sleep(latency_s)
+        return latency_s
+
+    recorded = meter(clock, [(256, 200.0)])
+    with Experiment(config, clock=clock, meter=recorded) as run:
+        run.record(input_tokens=1000, output_tokens=0, latency_s=1.0)
+        run.warm_up(step)
+        clock.sleep(16.0)
+        run.record(input_tokens=8, output_tokens=2, latency_s=16.0)
+    return run
+
+
+def test_a_converged_warmup_is_followed_by_a_steady_state(clock) -> None:
+    """The window begins after it, the run before it."""
+    began = clock.now()
+
+    run = warmed_up(clock, attrs.evolve(CONFIG, warmup=CONVERGING), [2.0])
+
+    result = run.result
+    assert result.measurement_methodology == "steady_state"
+    assert result.steady_state_window == (18.0, 34.0)  # 5 requests of 2 s, then 8 s
+    assert result.warmup_excluded_samples == 5
+    assert result.warmup_result.converged
+    assert result.warmup_result.final_cv == 0
+    assert result.warmup_result.thermal_floor_wait_s == 8
+    assert result.start_time == began
+    assert result.duration_sec == 34
+    assert result.total_inference_time_sec == 16
+    assert result.total_energy_j == 200 * 16
+    assert [rows(run)[0]["timestamp_s"], rows(run)[-1]["timestamp_s"]] == [0, 34]
+
+
+def test_what_was_recorded_before_the_warmup_ended_does_not_count(clock) -> None:
+    """Its tokens are not of the window."""
+    result = warmed_up(clock, attrs.evolve(CONFIG, warmup=CONVERGING), [2.0]).result
+
+    assert result.total_tokens == 10
+    measured = result.process_results[0].inference_metrics.latency_measurements
+    assert measured.request_count == 1
+    assert measured.warmup_requests_excluded == 5
+
+
+def test_a_warmup_that_did_not_converge(clock) -> None:
+    """The figures are of the window all the same, and a warning says so."""
+    config = attrs.evolve(CONFIG, warmup=CONVERGING)
+    began = clock.now()
+
+    run = warmed_up(clock, config, [1.0, 3.0])
+
+    result = run.result
+    assert result.measurement_methodology == "total"
+    assert result.steady_state_window is None
+    assert result.warmup_excluded_samples is None
+    assert not result.warmup_result.converged
+    assert result.warmup_result.iterations_completed == 20
+    assert "warmup_not_converged" in codes(result)
+    assert result.start_time == began + timedelta(seconds=40 + 8)
+    assert result.duration_sec == result.total_inference_time_sec == 16
+    assert result.total_energy_j == 200 * 16
+    times = [row["timestamp_s"] for row in rows(run)]
+    assert (times[0], times[-1]) == (-48, 16)
+
+
+def test_a_fixed_warmup_was_not_to_converge(clock) -> None:
+    """So there is no warning, and the methodology is total."""
+    config = attrs.evolve(CONFIG, warmup=WarmupConfig(n_warmup=3, thermal_floor_seconds=4.0))
+
+    result = warmed_up(clock, config, [1.0]).result
+
+    assert result.measurement_methodology == "total"
+    assert result.warmup_result.iterations_completed == 3
+    assert result.warmup_result.latencies_ms == (1000, 1000, 1000)
+    assert "warmup_not_converged" not in codes(result)
+    assert result.duration_sec == 16
+
+
+def test_a_warmup_that_is_off_runs_nothing(clock) -> None:
+    """And what was recorded stays."""
+    config = attrs.evolve(CONFIG, warmup=WarmupConfig(enabled=False))
+    met: list[object] = []
+
+    with Experiment(config, clock=clock, meter=None) as run:
+        run.record(input_tokens=8, output_tokens=2, latency_s=1.0)
+        clock.sleep(1.0)
+        met.append(run.warm_up(lambda: met.append("step") or 1.0))
+
+    assert met == [None]
+    assert run.result.warmup_result is None
+    assert run.result.total_tokens == 10
+    assert run.result.total_inference_time_sec == 1
+
+
+def test_the_thermal_floor_is_waited_for_where_a_device_is_metered(clock) -> None:
+    """Without a meter nobody minds the temperature."""
+    config = attrs.evolve(CONFIG, warmup=WarmupConfig(n_warmup=1, thermal_floor_seconds=60.0))
+
+    with Experiment(config, clock=clock, meter=None) as run:
+        result = run.warm_up(lambda: 1.0)
+
+    assert result is not None
+    assert result.thermal_floor_wait_s == 0
+    assert clock.time_s == 64
+
+
+# What goes wrong
+
+
+def test_an_exception_leaves_no_result(clock) -> None:
+    """It goes through, and the meter is let go."""
+    recorded = meter(clock, [(32, 200.0)])
+
+    with pytest.raises(ZeroDivisionError), Experiment(CONFIG, clock=clock, meter=recorded) as run:
+        run.record(input_tokens=8, output_tokens=2, latency_s=1.0)
+        clock.sleep(1 / 0)
+
+    assert recorded.closed == 1
+    for name in ("result", "timeseries"):
+        with pytest.raises(IncompleteRunError, match="ended with an exception"):
+            getattr(run, name)
+
+
+@pytest.mark.parametrize("name", ["result", "timeseries"])
+def test_there_is_no_result_before_the_end(clock, name: str) -> None:
+    """Not before the block, and not in it."""
+    run = Experiment(CONFIG, clock=clock, meter=meter(clock, [(32, 200.0)]))
+    with pytest.raises(IncompleteRunError):
+        getattr(run, name)
+
+    with run, pytest.raises(IncompleteRunError, match="still going on"):
+        getattr(run, name)
+
+    assert getattr(run, name) is getattr(run, name)
+
+
+def test_the_meter_is_closed_at_the_end(clock) -> None:
+    """Once."""
+    recorded = meter(clock, [(32, 200.0)])
+
+    run_for(clock, 1.0, meter=recorded)
+
+    assert recorded.closed == 1
+
+
+def test_the_meter_is_closed_where_it_does_not_start(clock) -> None:
+    """The block is never entered."""
+    recorded = meter(clock, [(32, 200.0)])
+    recorded.start()
+
+    with pytest.raises(MeterError, match="samples already"):
+        run_for(clock, 1.0, meter=recorded)
+
+    assert recorded.closed == 1
+
+
+def test_the_meter_is_closed_where_the_end_fails(clock) -> None:
+    """There is no result, and the reason goes through."""
+    recorded = meter(clock, [(32, 200.0)])
+
+    run = Experiment(CONFIG, clock=clock, meter=recorded)
+
+    with pytest.raises(MeterError, match="does not sample"), run:
+        recorded.stop()
+
+    assert recorded.closed == 1
+    with pytest.raises(IncompleteRunError):
+        _ = run.result
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("input_tokens", -1),
+        ("input_tokens", 1.5),
+        ("input_tokens", None),
+        ("input_tokens", [1, -1]),
+        ("input_tokens", "12"),
+        ("output_tokens", -1),
+        ("output_tokens", True),
+        ("latency_s", -0.1),
+        ("latency_s", NAN),
+        ("latency_s", float("inf")),
+        ("latency_s", "1"),
+        ("latency_s", None),
+        ("ttft_s", -0.1),
+        ("ttft_s", NAN),
+        ("itl_s", [0.1, -0.1]),
+        ("itl_s", [NAN]),
+        ("padding_tokens", -1),
+        ("flops", -1.0),
+        ("flops", NAN),
+        ("mode", "guessed"),
+    ],
+)
+def test_record_refuses_what_cannot_be(clock, field: str, value: Any) -> None:
+    """The field is named, and nothing of the request is kept."""
+    fine = {"input_tokens": 8, "output_tokens": 2, "latency_s": 1.0, "ttft_s": 0.5, "flops": 1.0}
+
+    with Experiment(CONFIG, clock=clock, meter=None) as run:
+        run.record(**fine)
+        with pytest.raises(ResultValidationError, match=f"^{field}"):
+            run.record(**(fine | {field: value}))
+        clock.sleep(2.0)
+
+    (process,) = run.result.process_results
+    assert run.result.total_tokens == 10
+    assert run.result.total_flops == 1
+    assert process.per_request_latencies_ms == (1000,)
+    assert process.inference_metrics.latency_measurements.ttft_ms == (500,)
+    assert process.extended_metrics.batch.num_batches == 1
+
+
+# Requests
+
+
+def recorded(clock: FakeClock, *requests: dict[str, Any], **config: Any) -> ExperimentResult:
+    """The result of *requests*, 4 s in all."""
+    fine = {"input_tokens": 8, "output_tokens": 2, "latency_s": 1.0}
+    with Experiment(attrs.evolve(CONFIG, **config), clock=clock, meter=None) as run:
+        for request in requests:
+            run.record(**(fine | request))
+        clock.sleep(4.0)
+    return run.result
+
+
+def test_tokens_and_rates(clock) -> None:
+    """Summed over requests, over the time of the window."""
+    result = recorded(clock, {}, {"input_tokens": 4, "output_tokens": 6})
+
+    assert (result.input_tokens, result.output_tokens, result.total_tokens) == (12, 8, 20)
+    assert result.avg_tokens_per_second == 5
+    metrics = result.process_results[0].inference_metrics
+    assert metrics.tokens_per_second == 5
+    assert metrics.latency_per_token_ms == 200
+    assert metrics.inference_time_sec == 4
+
+
+def test_a_batch_is_as_many_requests(clock) -> None:
+    """Lists and tuples; each request waited for the whole batch."""
+    result = recorded(
+        clock,
+        {"input_tokens": [8, 9, 10], "output_tokens": (2, 3, 4), "latency_s": 2.0},
+        {"latency_s": 1.0},
+        batch_size=4,
+    )
+
+    (process,) = result.process_results
+    assert (result.input_tokens, result.output_tokens) == (35, 11)
+    assert process.per_request_latencies_ms == (2000, 2000, 2000, 1000)
+    assert process.inference_metrics.latency_measurements.request_count == 4
+    batch = result.extended_metrics.batch
+    assert (batch.num_batches, batch.effective_batch_size, batch.batch_utilisation) == (2, 2, 0.5)
+    assert "4 prompts" in " ".join(result.measurement_warnings)
+
+
+def test_padding_is_a_share_of_what_was_fed(clock) -> None:
+    """And no token."""
+    result = recorded(clock, {"input_tokens": [6, 8], "output_tokens": [1, 1], "padding_tokens": 2})
+
+    assert result.extended_metrics.batch.padding_overhead == 2 / 16
+    assert result.input_tokens == 14
+
+
+@pytest.mark.parametrize(
+    ("flops", "total"),
+    [
+        ([1e9, 2e9], 3e9),
+        ([0.0, 2e9], 2e9),
+        ([None, 2e9], None),
+        ([1e9, None], None),
+        ([1e9, None, 2e9], None),
+        ([None, None], None),
+    ],
+)
+def test_flops_are_unknown_where_those_of_one_batch_are(clock, flops, total) -> None:
+    """None is not 0."""
+    result = recorded(clock, *({"flops": each} for each in flops))
+
+    assert result.total_flops == total
+    assert result.flops_per_second == (None if total is None else total / 4)
+    assert result.process_results[0].compute_metrics.flops_total == total
+
+
+def test_token_latencies(clock) -> None:
+    """In ms; trimmed of the first and last interval of each batch."""
+    result = recorded(
+        clock,
+        {"ttft_s": 0.5, "itl_s": [0.25, 0.125, 0.5]},
+        {"ttft_s": 1.5, "itl_s": (0.25,)},
+    )
+
+    measured = result.process_results[0].inference_metrics.latency_measurements
+    assert measured.ttft_ms == (500, 1500)
+    assert measured.itl_full_ms == (250, 125, 500, 250)
+    assert measured.itl_trimmed_ms == (125,)
+    assert measured.excluded_tokens == 3
+    assert measured.total_output_tokens == 4
+    assert measured.streaming_mode
+    assert result.latency_stats.ttft_mean_ms == 1000
+    assert result.process_results[0].inference_metrics.time_to_first_token_ms == 1000
+    assert result.extended_metrics.tpot_ms == 281.25
+
+
+@pytest.mark.parametrize(
+    ("modes", "together"),
+    [
+        (["true_streaming"], "true_streaming"),
+        (["per_request_batch"] * 2, "per_request_batch"),
+        (["true_streaming", "per_request_batch"], "proportional"),
+        ([], "proportional"),
+    ],
+)
+def test_the_mode_is_that_of_all_requests(clock, modes: list[str], together: str) -> None:
+    """A mixture is as good as its weakest."""
+    result = recorded(clock, *({"mode": MeasurementMode(mode)} for mode in modes))
+
+    measured = result.process_results[0].inference_metrics.latency_measurements
+    assert measured.measurement_mode.value == together
+    assert not measured.streaming_mode
+
+
+def test_a_run_without_requests_is_a_result(clock) -> None:
+    """Of nothing: the energy of an idle machine."""
+    result = run_for(clock, 32.0, requests=1, meter=meter(clock, [(32, 50.0)])).result
+    with Experiment(CONFIG, clock=clock, meter=meter(clock, [(32, 50.0)])) as run:
+        clock.sleep(32.0)
+
+    assert run.result.total_energy_j == result.total_energy_j == 1600
+    assert run.result.total_tokens == 0
+    assert run.result.avg_energy_per_token_j is None
+    assert run.result.latency_stats is None
+
+
+# Without a meter
+
+
+def test_without_a_meter(clock) -> None:
+    """Nothing is known of energy, and a warning says why."""
+    config = attrs.evolve(CONFIG, baseline=BaselineConfig(duration_seconds=30.0))
+
+    run = run_for(clock, 32.0, config, meter=None)
+
+    assert run.result.total_energy_j is None
+    assert run.result.devices == ()
+    assert run.result.energy_breakdown is None
+    assert run.timeseries is None
+    assert run.result.reproducibility_notes == "Energy was not measured."
+    assert run.result.measurement_warnings[0].startswith(
+        "energy_not_measured: meter is None: no meter was asked for"
+    )
+    assert run.result.process_results[0].gpu_name == "unknown"
+
+
+def test_the_configuration_may_ask_for_no_meter(clock) -> None:
+    """It is named as the one who did."""
+    config = attrs.evolve(CONFIG, energy=EnergyConfig(backend=None))
+
+    result = run_for(clock, 1.0, config).result
+
+    assert result.total_energy_j is None
+    assert "energy.backend is None" in result.measurement_warnings[0]
+
+
+def test_a_meter_that_is_not_there_is_an_error(clock) -> None:
+    """Asked for by name."""
+    config = attrs.evolve(CONFIG, energy=EnergyConfig(backend="zeus"))
+
+    with pytest.raises(MeterError, match="zeus"):
+        run_for(clock, 1.0, config)
+
+
+# The record
+
+
+def test_the_record_says_what_was_run(clock) -> None:
+    """Its configuration, the hash of that, who wrote it."""
+    result = run_for(clock, 1.0, meter=meter(clock, [(1, 200.0)])).result
+
+    assert result.effective_config == result.process_results[0].effective_config
+    assert result.effective_config["model"] == "mine"
+    assert result.measurement_config_hash == measurement_config_hash(result.effective_config)
+    assert result.measurement_config_hash == measurement_config_hash(CONFIG)
+    assert result.llem_version == llem_version()
+    assert result.backend == "theirs"
+    assert result.backend_version is None
+    assert result.aggregation.method == "single_process"
+    assert from_json(to_json(result)) == result
+
+
+def test_what_the_engine_says_of_itself_is_kept(clock) -> None:
+    """Version, device and memory."""
+    info = BackendInfo(
+        version="1.2",
+        device="cuda:0",
+        device_name="A GPU",
+        flops_method="flop_counter",
+        model_memory_mb=256.0,
+        total_memory_mb=1024.0,
+    )
+
+    with Experiment(
+        CONFIG, info=info, clock=clock, meter=None, peak_memory_mb=lambda: 320.0
+    ) as run:
+        run.record(input_tokens=8, output_tokens=2, latency_s=1.0, flops=1e9)
+        clock.sleep(1.0)
+
+    (process,) = run.result.process_results
+    assert run.result.backend_version == process.backend_version == "1.2"
+    assert process.gpu_name == "A GPU"
+    assert process.compute_metrics.peak_memory_mb == 320
+    assert process.compute_metrics.flops_method == "flop_counter"
+    memory = process.extended_metrics.memory
+    assert (memory.inference_memory_mb, memory.model_memory_utilisation) == (64, 0.25)
+
+
+def test_every_run_has_an_id_of_its_own(clock) -> None:
+    """Model, time and a random part, unless one is given."""
+    ids = {run_for(FakeClock(), 1.0, meter=None).result.experiment_id for _ in range(8)}
+
+    assert len(ids) == 8
+    assert all(name.startswith("mine_20260101_000104_") for name in ids)
+    given = run_for(clock, 1.0, meter=None, experiment_id="mine/7").result
+    assert given.experiment_id == given.process_results[0].experiment_id == "mine/7"
+
+
+def test_the_defaults_are_a_configuration(clock) -> None:
+    """An experiment needs nothing."""
+    with Experiment(clock=clock, meter=None) as run:
+        clock.sleep(1.0)
+
+    assert run.result.measurement_config_hash == measurement_config_hash(ExperimentConfig())
+
+
+# Backends
+
+
+class FakeBackend:
+    """Takes a second a batch, and inherits nothing."""
+
+    name = "fake"
+
+    def __init__(self, clock: Clock, fails: str = "") -> None:
+        self.clock = clock
+        self.fails = fails
+        self.events: list[Any] = []
+
+    def _note(self, event: str, *what: Any) -> None:
+        self.events.append((event, *what))
+        if self.fails == event:
+            raise BackendError(f"{event} failed")
+
+    def load(self, config: ExperimentConfig) -> BackendInfo:
+        self.n = config.n
+        self._note("load")
+        return BackendInfo(version="7", device="cuda:3", device_name="A GPU")
+
+    def prompts(self) -> list[int]:
+        self._note("prompts")
+        return list(range(self.n))
+
+    def generate(self, batch: Sequence[int]) -> BatchOutput:
+        self._note("generate", *batch)
+        self.clock.sleep(1.0)
+        return BatchOutput(
+            input_tokens=(8,) * len(batch),
+            output_tokens=(2,) * len(batch),
+            latency_s=1.0,
+            ttft_s=0.5,
+            itl_s=(0.5,),
+            padding_tokens=1,
+            flops=1e9,
+            mode=MeasurementMode.PER_REQUEST_BATCH,
+        )
+
+    def synchronize(self) -> None:
+        self._note("synchronize")
+
+    def peak_memory_mb(self) -> float | None:
+        return 99.0
+
+    def close(self) -> None:
+        self._note("close")
+
+
+TINY = attrs.evolve(CONFIG, n=5, batch_size=2, warmup=WarmupConfig(n_warmup=4))
+LOADED = [("load",), ("prompts",), ("synchronize",)]
+
+
+def test_a_backend_is_run_from_loading_to_closing(clock) -> None:
+    """Warmup takes batches in turn, then each runs once; edges are synchronised."""
+    backend = FakeBackend(clock)
+
+    run_experiment(TINY, backend=backend, meter=None, clock=clock)
+
+    batches = [("generate", 0, 1), ("generate", 2, 3), ("generate", 4)]
+    warmup = [*batches, batches[0], ("synchronize",)]
+    assert backend.events == [*LOADED, *warmup, *batches, ("synchronize",), ("close",)]
+    assert isinstance(backend, InferenceBackend)
+
+
+def test_what_a_backend_says_is_in_the_result(clock) -> None:
+    """The warmup's tokens are not, and the device is the resolved one."""
+    result = run_experiment(
+        TINY, backend=FakeBackend(clock), meter=meter(clock, [(256, 100.0)]), clock=clock
+    ).result
+
+    assert (result.input_tokens, result.output_tokens) == (40, 10)
+    assert result.total_inference_time_sec == 3
+    assert result.total_energy_j == 300
+    assert result.total_flops == 3e9
+    assert result.backend_version == "7"
+    assert result.effective_config["device"] == "cuda:3"
+    assert result.effective_config["n"] == 5
+    assert result.measurement_config_hash == measurement_config_hash(result.effective_config)
+    assert result.measurement_config_hash != measurement_config_hash(TINY)
+    assert result.warmup_result.iterations_completed == 4
+    assert result.warmup_result.thermal_floor_wait_s == 60
+    (process,) = result.process_results
+    assert process.per_request_latencies_ms == (1000,) * 5
+    assert process.compute_metrics.peak_memory_mb == 99
+    measured = process.inference_metrics.latency_measurements
+    assert (measured.ttft_ms, measured.itl_full_ms) == ((500,) * 3, (500,) * 3)
+    assert measured.measurement_mode is MeasurementMode.PER_REQUEST_BATCH
+    assert result.extended_metrics.batch.padding_overhead == 3 / 43
+
+
+def test_progress_is_told(clock) -> None:
+    """Stages in order, and each batch of the run."""
+    told: list[tuple[str, float, float | None]] = []
+    config = attrs.evolve(TINY, baseline=BaselineConfig(duration_seconds=16.0))
+
+    run_experiment(
+        config,
+        backend=FakeBackend(clock),
+        meter=meter(clock, [(256, 100.0)]),
+        clock=clock,
+        progress=lambda *step: told.append(step),
+    )
+
+    assert told == [
+        ("load", 0, None),
+        ("environment", 0, None),
+        ("baseline", 0, 16.0),
+        ("warmup", 0, None),
+        *(("warmup", done, None) for done in (1, 2, 3, 4)),
+        *(("run", done, 5) for done in (0, 2, 4, 5)),
+    ]
+
+
+@pytest.mark.parametrize("fails", ["load", "prompts", "generate", "synchronize"])
+def test_a_backend_that_fails_is_closed(clock, fails: str) -> None:
+    """Its error goes through, and the meter is let go if it was opened."""
+    backend, recorded = FakeBackend(clock, fails), meter(clock, [(256, 100.0)])
+
+    with pytest.raises(BackendError, match=f"{fails} failed"):
+        run_experiment(TINY, backend=backend, meter=recorded, clock=clock)
+
+    assert backend.events[-1] == ("close",)
+    assert recorded.closed == (fails in ("generate", "synchronize"))
+
+
+def test_a_backend_is_closed_where_the_meter_fails(clock) -> None:
+    """Nothing stays loaded."""
+    backend, recorded = FakeBackend(clock), meter(clock, [(256, 100.0)])
+    recorded.start()
+
+    with pytest.raises(MeterError):
+        run_experiment(TINY, backend=backend, meter=recorded, clock=clock)
+
+    assert backend.events[-1] == ("close",)
+
+
+def test_an_unknown_backend_is_an_error(clock) -> None:
+    """It is named."""
+    with pytest.raises(BackendError, match="theirs"):
+        run_experiment(CONFIG, meter=None, clock=clock)

@@ -1,0 +1,459 @@
+"""Results as something to show: figures, lines, rows."""
+
+import csv
+import io
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from sample import sample_result
+
+from llem.domain.efficiency import (
+    ExtendedEfficiencyMetrics,
+    MemoryEfficiencyMetrics,
+    RequestLatencyMetrics,
+)
+from llem.domain.energy import DeviceEnergy, Sensor
+from llem.domain.latency import LatencyStatistics
+from llem.domain.result import ExperimentResult
+from llem.report.figures import count, number, with_unit
+from llem.report.summary import Line, details, evidence, headline
+from llem.report.table import COLUMNS, to_csv, to_row
+from llem.testing import results, small_result
+
+# Figures
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (0.0, "0 J"),
+        (0, "0 J"),
+        (1.0, "1 J"),
+        (999.9, "999.9 J"),
+        (1000.0, "1 kJ"),
+        (1234.56, "1.235 kJ"),
+        (1e6, "1 MJ"),
+        (1e9, "1 GJ"),
+        (1e12, "1 TJ"),
+        (1.5e15, "1500 TJ"),
+        (0.5, "500 mJ"),
+        (0.001, "1 mJ"),
+        (0.000356, "356 µJ"),
+        (1e-6, "1 µJ"),
+        (2.5e-8, "2.5e-08 J"),
+        (-0.25, "-250 mJ"),
+        (-1234.0, "-1.234 kJ"),
+    ],
+)
+def test_with_unit(value: float | None, text: str) -> None:
+    """Four digits and an SI prefix; a dash for what is not known, and 0 for 0."""
+    assert with_unit(value, "J") == text
+
+
+def test_with_unit_needs_no_unit() -> None:
+    """And leaves no blank behind."""
+    assert with_unit(2.0, "") == "2"
+    assert with_unit(2000.0, "") == "2 k"
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (None, "s", "-"),
+        (None, "", "-"),
+        (0.0, "s", "0 s"),
+        (0.0, "", "0"),
+        (0.123456, "s", "0.1235 s"),
+        (0.00001234, "s", "1.234e-05 s"),
+        (61.25, "s", "61.25 s"),
+        (999.94, "s", "999.9 s"),
+        (1000.0, "s", "1000 s"),
+        (1287.1975, "tokens/s", "1287 tokens/s"),
+        (123456789.0, "ms", "123456789 ms"),
+        (-2.5, "", "-2.5"),
+        (-12345.6, "", "-12346"),
+        (7, "", "7"),
+    ],
+)
+def test_number(value: float | None, unit: str, text: str) -> None:
+    """Without a prefix, and without an exponent where it is large."""
+    assert number(value, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), (0, "0"), (999, "999"), (1000, "1,000"), (12345678, "12,345,678"), (-5, "-5")],
+)
+def test_count(value: int | None, text: str) -> None:
+    """Commas between the thousands."""
+    assert count(value) == text
+
+
+# Lines
+
+DEVICE = DeviceEnergy(
+    gpu_index=0,
+    uuid="GPU-a",
+    name="H100",
+    energy_j=1234.5,
+    sensor=Sensor.NVML_TOTAL_ENERGY,
+    counter_j=1234.5,
+    integrated_j=1240.0,
+    sample_count=1210,
+    max_gap_s=0.061,
+    error_bound_j=24.5,
+)
+
+FULL = small_result(
+    input_tokens=200,
+    output_tokens=100,
+    avg_energy_per_token_j=4.115,
+    energy_adjusted_j=234.5,
+    baseline_power_w=16.3,
+    total_flops=2.62e14,
+    latency_stats=LatencyStatistics(
+        ttft_median_ms=31.25,
+        ttft_p95_ms=40.0,
+        ttft_p99_ms=1500.4,
+        ttft_samples=3,
+        itl_median_ms=11.5,
+        itl_p95_ms=12.0,
+        itl_p99_ms=13.0,
+        itl_samples=30,
+    ),
+    extended_metrics=ExtendedEfficiencyMetrics(
+        memory=MemoryEfficiencyMetrics(peak_memory_mb=512.5),
+        request_latency=RequestLatencyMetrics(
+            e2e_latency_median_ms=600.0,
+            e2e_latency_p95_ms=650.0,
+            e2e_latency_p99_ms=700.0,
+            e2e_latency_samples=3,
+        ),
+    ),
+    devices=(DEVICE,),
+    reproducibility_notes="As the counter has it.",
+)
+
+
+def said(lines: list[Line]) -> dict[str, str]:
+    """The lines by label, each of which is there once."""
+    assert len({line.label for line in lines}) == len(lines)
+    return {line.label: line.text for line in lines}
+
+
+def test_headline_of_a_measured_result() -> None:
+    """In this order, with units."""
+    assert headline(FULL) == [
+        Line("model", "gpt2 on pytorch"),
+        Line("energy", "1.234 kJ (234.5 J without the idle share)"),
+        Line("energy per token", "4.115 J (12.35 J per output token)"),
+        Line("throughput", "4.898 tokens/s"),
+        Line("tokens", "300 (200 in, 100 out)"),
+        Line("time", "61.25 s"),
+        Line("TTFT", "p50 31.25 ms, p95 40 ms, p99 1500 ms"),
+        Line("ITL", "p50 11.5 ms, p95 12 ms, p99 13 ms"),
+    ]
+
+
+def test_headline_of_a_result_without_energy() -> None:
+    """It says so, and claims no 0."""
+    lines = said(headline(small_result(total_energy_j=None)))
+
+    assert lines["energy"] == "not measured, see the warnings"
+    assert "energy per token" not in lines
+    assert lines["tokens"] == "300"
+    assert lines["TTFT"] == lines["ITL"] == "not streamed"
+
+
+def test_headline_of_an_energy_of_nothing() -> None:
+    """0 J was measured, and a negative rest is shown."""
+    lines = said(headline(small_result(total_energy_j=0.0, energy_adjusted_j=-0.5)))
+
+    assert lines["energy"] == "0 J (-500 mJ without the idle share)"
+    assert lines["energy per token"] == "-"
+
+
+def test_headline_without_a_name() -> None:
+    """A configuration of another tool may not say what ran."""
+    assert said(headline(small_result(effective_config={})))["model"] == "unnamed on pytorch"
+
+
+def test_half_known_tokens_are_not_split() -> None:
+    """Nor are latencies of which there are no samples."""
+    result = small_result(output_tokens=100, latency_stats=LatencyStatistics(itl_median_ms=1.0))
+
+    assert said(headline(result))["tokens"] == "300"
+    assert said(headline(result))["ITL"] == "not streamed"
+
+
+def test_details_of_a_measured_result() -> None:
+    """Evidence, latencies, accuracy."""
+    lines = said(details(FULL))
+
+    assert lines == {
+        "experiment": "exp-1",
+        "config hash": "0123456789abcdef",
+        "started": "2026-03-13 14:21:11 UTC",
+        "methodology": "total",
+        "FLOPs": "262 TFLOP",
+        "end-to-end latency": "p50 600 ms, p95 650 ms, p99 700 ms",
+        "peak memory": "512.5 MiB",
+        "processes": "1 (single_process)",
+        "device 0": "H100 (GPU-a): 1.234 kJ ± 24.5 J by nvml_total_energy, counter 1.234 kJ, "
+        "integral 1.24 kJ, 1,210 samples, longest gap 61 ms",
+        "accuracy": "As the counter has it.",
+    }
+
+
+def test_details_of_a_result_with_little_in_it() -> None:
+    """Dashes, and no line for what there is none of."""
+    lines = said(details(small_result()))
+
+    assert lines["FLOPs"] == lines["end-to-end latency"] == lines["peak memory"] == "-"
+    assert not lines.keys() & {"accuracy", "GPU", "CPU", "device 0"}
+
+
+def test_details_without_request_latencies() -> None:
+    """Extended metrics that hold none."""
+    lines = said(details(small_result(extended_metrics=ExtendedEfficiencyMetrics())))
+
+    assert lines["end-to-end latency"] == lines["peak memory"] == "-"
+
+
+def test_details_of_a_steady_state() -> None:
+    """Its window, in s from the start."""
+    result = small_result(
+        measurement_methodology="steady_state", steady_state_window=(10.04, 61.25)
+    )
+
+    assert said(details(result))["methodology"] == "steady_state, 10.0 to 61.2 s of the run"
+
+
+def test_details_of_several_devices() -> None:
+    """A line each, and one for each GPU of the machine, and its CPU."""
+    lines = details(sample_result(2, 3))
+    labels = [line.label for line in lines]
+
+    assert [label for label in labels if label.startswith("device")] == ["device 0", "device 1"]
+    assert [line.text for line in lines if line.label == "GPU"] == ["NVIDIA A100-PCIE-40GB"] * 2
+    assert [line.text for line in lines if line.label == "CPU"] == ["x86_64"]
+    assert said([line for line in lines if line.label == "processes"]) == {
+        "processes": "2 (late_aggregation)"
+    }
+
+
+def test_details_of_documents_that_list_the_first_gpu_only() -> None:
+    """Other writers have no list."""
+    result = sample_result(1, 3)
+    hardware = attrs.evolve(result.environment_snapshot.hardware, gpus=())
+    cpu = attrs.evolve(hardware.cpu, model=None)
+    hardware = attrs.evolve(hardware, cpu=cpu)
+    snapshot = attrs.evolve(result.environment_snapshot, hardware=hardware)
+
+    lines = said(details(attrs.evolve(result, environment_snapshot=snapshot)))
+
+    assert lines["GPU"] == "NVIDIA A100-PCIE-40GB"
+    assert lines["CPU"] == "Linux"
+
+
+def test_evidence_of_a_device_that_gave_nothing() -> None:
+    """Only what there is."""
+    device = DeviceEnergy(gpu_index=0, uuid="u", name="n", energy_j=None, sensor=Sensor.RAPL)
+
+    assert evidence(device) == "n (u): - by rapl, 0 samples"
+
+
+@settings(max_examples=15)
+@given(results())
+def test_every_result_can_be_shown(result: ExperimentResult) -> None:
+    """Labels and texts, all of them of one line's figures."""
+    for line in [*headline(result), *details(result)]:
+        assert isinstance(line.label, str)
+        assert isinstance(line.text, str)
+        assert line.label
+
+
+# Rows
+
+
+def test_columns_are_pinned() -> None:
+    """Programs read them; a new one comes after the last."""
+    assert list(to_row("k", small_result())) == [
+        "key",
+        "experiment_id",
+        "measurement_config_hash",
+        "start_time",
+        "model",
+        "backend",
+        "precision",
+        "batch_size",
+        "n",
+        "measurement_methodology",
+        "total_tokens",
+        "input_tokens",
+        "output_tokens",
+        "total_inference_time_sec",
+        "avg_tokens_per_second",
+        "total_energy_j",
+        "avg_energy_per_token_j",
+        "energy_per_output_token_j",
+        "baseline_power_w",
+        "energy_adjusted_j",
+        "num_devices",
+        "device_name",
+        "num_processes",
+        "total_flops",
+        "flops_per_second",
+        "ttft_mean_ms",
+        "ttft_median_ms",
+        "ttft_p95_ms",
+        "ttft_p99_ms",
+        "itl_mean_ms",
+        "itl_median_ms",
+        "itl_p95_ms",
+        "itl_p99_ms",
+        "measurement_warnings",
+    ]
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def test_a_row_holds_the_values() -> None:
+    """As they are, units in the names."""
+    result = attrs.evolve(
+        FULL,
+        effective_config={"model": "gpt2", "precision": "bf16", "batch_size": 8, "n": 30},
+        measurement_warnings=("no_baseline: not measured: at all", "short_duration: 1 s"),
+    )
+
+    row = to_row("the_key", result)
+
+    assert row == {
+        "key": "the_key",
+        "experiment_id": "exp-1",
+        "measurement_config_hash": "0123456789abcdef",
+        "start_time": "2026-03-13T14:21:11.145237+00:00",
+        "model": "gpt2",
+        "backend": "pytorch",
+        "precision": "bf16",
+        "batch_size": 8,
+        "n": 30,
+        "measurement_methodology": "total",
+        "total_tokens": 300,
+        "input_tokens": 200,
+        "output_tokens": 100,
+        "total_inference_time_sec": 61.25,
+        "avg_tokens_per_second": 300 / 61.25,
+        "total_energy_j": 1234.5,
+        "avg_energy_per_token_j": 4.115,
+        "energy_per_output_token_j": 12.345,
+        "baseline_power_w": 16.3,
+        "energy_adjusted_j": 234.5,
+        "num_devices": 1,
+        "device_name": "H100",
+        "num_processes": 1,
+        "total_flops": 2.62e14,
+        "flops_per_second": None,
+        "ttft_mean_ms": None,
+        "ttft_median_ms": 31.25,
+        "ttft_p95_ms": 40.0,
+        "ttft_p99_ms": 1500.4,
+        "itl_mean_ms": None,
+        "itl_median_ms": 11.5,
+        "itl_p95_ms": 12.0,
+        "itl_p99_ms": 13.0,
+        "measurement_warnings": "no_baseline; short_duration",
+    }
+
+
+def test_csv_is_a_header_and_a_line_a_result() -> None:
+    """RFC 4180: commas, CRLF."""
+    text = to_csv([("a", small_result()), ("b", FULL)])
+
+    header, first, second, end = text.split("\r\n")
+    assert header.split(",") == ["key", *COLUMNS]
+    assert first.startswith("a,exp-1,0123456789abcdef,")
+    assert second.startswith("b,exp-1,")
+    assert end == ""
+
+
+def test_csv_of_nothing_is_a_header() -> None:
+    """A program may read it all the same."""
+    assert to_csv([]) == ",".join(["key", *COLUMNS]) + "\r\n"
+
+
+def test_what_is_not_known_is_empty() -> None:
+    """None is nothing, 0 is 0."""
+    unknown = small_result(total_energy_j=None, effective_config={})
+    nothing = small_result(total_energy_j=0.0, total_flops=0.0)
+
+    (first, second) = rows(to_csv([("a", unknown), ("b", nothing)]))
+
+    for column in (
+        "precision",
+        "total_energy_j",
+        "avg_energy_per_token_j",
+        "energy_adjusted_j",
+        "device_name",
+        "total_flops",
+        "itl_p99_ms",
+        "measurement_warnings",
+    ):
+        assert first[column] == "", column
+    assert (first["model"], first["num_devices"]) == ("unnamed", "0")
+    assert (second["total_energy_j"], second["total_flops"]) == ("0.0", "0.0")
+
+
+def test_floats_are_written_in_full() -> None:
+    """Reading gives the same number."""
+    value = 0.1 + 0.2
+
+    (row,) = rows(to_csv([("a", small_result(total_energy_j=value))]))
+
+    assert float(row["total_energy_j"]) == value
+
+
+@pytest.mark.parametrize("text", ['a,"b"', "two\nlines", "two\r\nlines", "naïve ☃", " blank "])
+def test_texts_are_quoted(text: str) -> None:
+    """Commas, quotes and newlines stay in their cell."""
+    (row,) = rows(to_csv([("k", small_result(experiment_id=text))]))
+
+    assert row["experiment_id"] == text
+    assert row["backend"] == "pytorch"
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_a_formula_is_made_a_text(start: str) -> None:
+    """A spreadsheet would run it."""
+    text = f'{start}HYPERLINK("x")'
+
+    (row,) = rows(
+        to_csv([(text, small_result(experiment_id=text, effective_config={"model": text}))])
+    )
+
+    assert row["key"] == row["experiment_id"] == row["model"] == f"'{text}"
+
+
+def test_a_negative_number_is_a_number() -> None:
+    """It begins as a formula might, and is none."""
+    (row,) = rows(to_csv([("k", small_result(energy_adjusted_j=-1.5))]))
+
+    assert row["energy_adjusted_j"] == "-1.5"
+
+
+@settings(max_examples=15)
+@given(results())
+def test_every_result_is_a_line(result: ExperimentResult) -> None:
+    """Whatever its texts hold: as many cells as columns, and the figures as they are."""
+    text = to_csv([("k", result)])
+
+    lines = list(csv.reader(io.StringIO(text, newline="")))
+    assert [len(line) for line in lines] == [len(COLUMNS) + 1] * 2
+    row: dict[str, Any] = dict(zip(*lines, strict=True))
+    assert row["total_tokens"] == str(result.total_tokens)
+    assert (row["total_energy_j"] == "") is (result.total_energy_j is None)

@@ -1,0 +1,298 @@
+"""
+The public names as a user writes them. Type checkers read this, nobody runs it.
+
+The third-party classes inherit nothing, and call their parameters what they like.
+"""
+# ruff: noqa: T201
+
+import os
+from array import array
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import llem
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def make_config() -> llem.ExperimentConfig:
+    """A configuration, nested ones included."""
+    return llem.ExperimentConfig(
+        model="gpt2",
+        n=64,
+        precision="fp16",
+        batch_size=8,
+        synthetic_dataset=llem.SyntheticDataset(input_len=128, output_len=32),
+        decoder=llem.DecoderConfig(do_sample=True, temperature=0.7, top_p=0.9),
+        warmup=llem.WarmupConfig(convergence_detection=True),
+        baseline=llem.BaselineConfig(duration_seconds=10),
+        energy=llem.EnergyConfig(backend="nvml"),
+        passthrough_kwargs={"num_beams": 2},
+    )
+
+
+def make_process(config: llem.ExperimentConfig) -> llem.RawProcessResult:
+    """What one process measured."""
+    start = datetime(2026, 3, 13, tzinfo=UTC)
+    return llem.RawProcessResult(
+        experiment_id="mine/1",
+        process_index=0,
+        gpu_name="GPU",
+        config_name="mine",
+        model_name=config.model,
+        timestamps=llem.Timestamps(start=start, end=start + timedelta(seconds=60)),
+        inference_metrics=llem.InferenceMetrics(
+            total_tokens=3,
+            input_tokens=1,
+            output_tokens=2,
+            inference_time_sec=60,
+            tokens_per_second=0.05,
+            latency_per_token_ms=20_000,
+            latency_measurements=llem.LatencyMeasurements(
+                ttft_ms=(1.5,), measurement_mode=llem.MeasurementMode.TRUE_STREAMING
+            ),
+        ),
+        energy_metrics=llem.EnergyMetrics(total_energy_j=12.5, duration_sec=60),
+        compute_metrics=llem.ComputeMetrics(flops_total=None, flops_confidence="high"),
+        effective_config={"model": config.model, "decoder": {"stop": ["a", None]}},
+        extended_metrics=llem.ExtendedEfficiencyMetrics(
+            memory=llem.MemoryEfficiencyMetrics(peak_memory_mb=1024),
+            batch=llem.BatchEfficiencyMetrics(num_batches=1),
+        ),
+        energy_breakdown=llem.EnergyBreakdown(baseline_method=llem.BaselineMethod.FRESH),
+        devices=(
+            llem.DeviceEnergy(
+                gpu_index=0,
+                uuid="GPU-0",
+                name="GPU",
+                energy_j=12.5,
+                sensor=llem.Sensor.NVML_TOTAL_ENERGY,
+            ),
+        ),
+    )
+
+
+def make_result(config: llem.ExperimentConfig) -> llem.ExperimentResult:
+    """A result of one process, and read back."""
+    result: llem.ExperimentResult = llem.aggregate_results(
+        [make_process(config)],
+        measurement_config_hash=llem.measurement_config_hash(config),
+        measurement_methodology="steady_state",
+        steady_state_window=(0.0, 60.0),
+        measurement_warnings=["no_baseline: none"],
+    )
+    text: bytes = llem.to_json(result)
+    return llem.from_json(text.decode())
+
+
+def read(result: llem.ExperimentResult) -> float:
+    """What a reader does: None is looked for before a figure is used."""
+    energy: float | None = result.total_energy_j
+    per_token: float | None = result.energy_per_output_token_j
+    methodology: Literal["total", "steady_state", "windowed"] = result.measurement_methodology
+    window: tuple[float, float] | None = result.steady_state_window
+    devices: tuple[llem.DeviceEnergy, ...] = result.devices
+    model: Any = result.effective_config["model"]
+    verified: bool | None = result.aggregation.temporal_overlap_verified
+    gpus: Sequence[llem.GPUEnvironment] = (
+        result.environment_snapshot.hardware.gpus if result.environment_snapshot else ()
+    )
+    print(methodology, window, model, verified, gpus, [device.sensor.value for device in devices])
+    return (energy or 0.0) + (per_token or 0.0) + result.duration_sec
+
+
+def keep(store: llem.Store, result: llem.ExperimentResult, table: "pa.Table") -> None:
+    """Every method of a store, by every kind of key."""
+    kept: llem.StoredResult = store.put(result, timeseries=table)
+    store.put(result)
+    store.put(result, timeseries="samples.parquet")
+    store.put(result, timeseries=Path("samples.parquet"))
+    for key in (kept, kept.key, Path(kept.path)):
+        again: llem.ExperimentResult = store.get(key)
+        samples: pa.Table | None = store.timeseries(key)
+        print(again, samples, key in store)
+    keys: list[str] = [*store]
+    count: int = len(store)
+    print(keys, count, os.fspath(kept), 3 in store)
+
+
+def verify(store: llem.ResultStore) -> list[llem.StoreFault]:
+    """What only the store on a file system does, and a lone folder."""
+    found: llem.Verification = store.verify()
+    lone: llem.ExperimentResult = llem.load(store.root / "some_folder")
+    print(lone)
+    return list(found.faults)
+
+
+def catch(store: llem.Store) -> llem.ExperimentResult | None:
+    """Errors by their own names, or by the builtin's."""
+    try:
+        return store.get("nothing")
+    except (llem.ResultIntegrityError, llem.SchemaVersionError) as error:
+        print(error)
+    except llem.ResultValidationError as error:
+        faults: tuple[tuple[str, str], ...] = error.faults
+        field: str | None = error.field
+        print(faults, field)
+    except FileNotFoundError:
+        pass
+    except llem.LlemError:
+        raise
+    return None
+
+
+def measure(config: llem.ExperimentConfig, meter: llem.EnergyMeter, clock: llem.Clock) -> None:
+    """One's own inference code, measured."""
+    info = llem.BackendInfo(device="cuda:0", device_name="GPU", device_uuids=("GPU-0",))
+    with llem.Experiment(config, info=info, meter=meter, clock=clock) as run:
+        warmup: llem.WarmupResult | None = run.warm_up(lambda: 0.5)
+        run.record(input_tokens=8, output_tokens=2, latency_s=0.5)
+        run.record(
+            input_tokens=[8, 9],
+            output_tokens=(2, 3),
+            latency_s=1,
+            ttft_s=0.1,
+            itl_s=[0.1, 0.2],
+            padding_tokens=1,
+            flops=1e9,
+            mode=llem.MeasurementMode.PER_REQUEST_BATCH,
+        )
+    keep(llem.MemoryStore(), run.result, run.timeseries)
+    print(warmup)
+
+
+class TheirStore:
+    """A store of strangers."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, llem.ExperimentResult] = {}
+
+    def put(
+        self,
+        record: llem.ExperimentResult,
+        *,
+        timeseries: "pa.Table | str | os.PathLike[str] | None" = None,
+        replace: bool = False,
+    ) -> llem.StoredResult:
+        """Takes another name for its parameter, and one more that has a default."""
+        key = f"{record.experiment_id} {timeseries} {replace}"
+        self._kept[key] = record
+        return llem.StoredResult(key=key, path="", result=record)
+
+    def get(self, name: llem.Key) -> llem.ExperimentResult:
+        """Another name."""
+        return self._kept[os.fspath(name)]
+
+    def timeseries(self, which: llem.Key) -> "pa.Table | None":
+        """Another name."""
+        print(which)
+        return None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._kept)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._kept
+
+
+class TheirMeter:
+    """A meter of strangers: attributes where the protocol has properties."""
+
+    def __init__(self) -> None:
+        self.name = "theirs"
+        self.devices = (
+            llem.Device(index=0, uuid="PDU-1", name="PDU", sensor=llem.Sensor.ENGINE, period_s=1),
+        )
+
+    def start(self) -> None:
+        """Begin."""
+
+    def mark(self) -> llem.Edge:
+        """An edge."""
+        return llem.Edge(time_s=0.0, counters_j=(None,))
+
+    def stop(self) -> llem.Samples:
+        """The samples."""
+        return llem.Samples(
+            times_s=array("d", [0.0]),
+            power_w=(array("d", [1.0]),),
+            temperature_c=(array("d", [40.0]),),
+        )
+
+    def close(self) -> None:
+        """End."""
+
+
+class TheirBackend:
+    """A backend of strangers: lists of strings are its prompts."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return "theirs"
+
+    def load(self, settings: llem.ExperimentConfig) -> llem.BackendInfo:
+        """Another name."""
+        return llem.BackendInfo(device="cpu", device_name=settings.model)
+
+    def prompts(self) -> list[str]:
+        """Narrower than the protocol."""
+        return ["one", "two"]
+
+    def generate(self, texts: Sequence[str]) -> llem.BatchOutput:
+        """Another name."""
+        return llem.BatchOutput(
+            input_tokens=tuple(map(len, texts)), output_tokens=(1,) * len(texts), latency_s=0.1
+        )
+
+    def synchronize(self) -> None:
+        """Nothing to wait for."""
+
+    def peak_memory_mb(self) -> None:
+        """Not known."""
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class TheirClock:
+    """A clock of strangers."""
+
+    def monotonic(self) -> float:
+        """The time."""
+        return 0.0
+
+    def now(self) -> datetime:
+        """The time of day."""
+        return datetime.now(UTC)
+
+    def sleep(self, duration: float) -> None:
+        """Another name."""
+
+
+def count_steps(what: str, done: float, total: float | None) -> None:
+    """Hears how far a run is, under names of its own."""
+    print(what, done, total)
+
+
+STORES: list[llem.Store] = [llem.ResultStore("results"), llem.MemoryStore(), TheirStore()]
+METER: llem.EnergyMeter = TheirMeter()
+BACKEND: llem.InferenceBackend = TheirBackend()
+CLOCK: llem.Clock = TheirClock()
+EXPERIMENT: llem.Experiment = llem.run_experiment(
+    make_config(),
+    backend=TheirBackend(),
+    meter=TheirMeter(),
+    clock=TheirClock(),
+    progress=count_steps,
+)
+llem.run_experiment(llem.config_from_mapping({"model": "gpt2"}, source="mine.json"), meter=None)
+llem.run_experiment(llem.ExperimentConfig(), meter="auto")
+SCHEMA: dict[str, Any] = llem.json_schema()
+VERSIONS: tuple[str, str] = (llem.__version__, llem.SCHEMA_VERSION)
