@@ -1,6 +1,8 @@
 """One run from start to result, on a recorded series and a clock that only sleeping moves."""
 
 import itertools
+import sys
+import threading
 from array import array
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -312,7 +314,7 @@ def test_a_short_run_of_few_prompts(clock) -> None:
 
     assert codes(result) == ["short_duration", "low_sample_count", "no_baseline"]
     assert "measured 32.0 s" in result.measurement_warnings[0]
-    assert "4 prompts" in result.measurement_warnings[1]
+    assert "prompts run: 4" in result.measurement_warnings[1]
 
 
 def test_a_long_run_of_many_prompts_has_no_warning(clock) -> None:
@@ -520,18 +522,92 @@ def test_the_meter_is_closed_where_it_does_not_start(clock) -> None:
     assert recorded.closed == 1
 
 
-def test_the_meter_is_closed_where_the_end_fails(clock) -> None:
-    """There is no result, and the reason goes through."""
+def test_a_meter_that_fails_at_the_end_takes_nothing_with_it(clock) -> None:
+    """The requests are kept, the energy is None, and the reason is said."""
     recorded = meter(clock, [(32, 200.0)])
 
-    run = Experiment(CONFIG, clock=clock, meter=recorded)
-
-    with pytest.raises(MeterError, match="does not sample"), run:
+    with Experiment(CONFIG, clock=clock, meter=recorded) as run:
+        clock.sleep(1.0)
+        run.record(input_tokens=3, output_tokens=4, latency_s=1.0)
         recorded.stop()
 
     assert recorded.closed == 1
-    with pytest.raises(IncompleteRunError):
-        _ = run.result
+    assert run.result.total_tokens == 7
+    assert run.result.total_energy_j is None
+    assert run.timeseries is None
+    assert "energy_not_measured: the meter does not sample" in run.result.measurement_warnings[0]
+
+
+def test_an_experiment_measures_once(clock) -> None:
+    """Entered again it would mix two runs."""
+    run = Experiment(CONFIG, clock=clock, meter=None)
+    with run, pytest.raises(IncompleteRunError, match="measures once"), run:
+        pass
+
+    with pytest.raises(IncompleteRunError, match="measures once"):
+        run.__enter__()
+
+
+def test_requests_belong_inside_the_block(clock) -> None:
+    """Before and after it they are refused, not dropped."""
+    run = Experiment(CONFIG, clock=clock, meter=None)
+    request = {"input_tokens": 1, "output_tokens": 1, "latency_s": 0.5}
+
+    with pytest.raises(IncompleteRunError, match="inside the with block"):
+        run.record(**request)
+    with run:
+        clock.sleep(1.0)
+        run.record(**request)
+    with pytest.raises(IncompleteRunError, match="inside the with block"):
+        run.record(**request)
+
+    assert run.result.total_tokens == 2
+
+
+@pytest.mark.parametrize(
+    ("request_", "why"),
+    [
+        ({"input_tokens": [1, 2], "output_tokens": [3]}, "one count for each request"),
+        ({"input_tokens": [], "output_tokens": []}, "one count for each request"),
+        ({"ttft_s": 0.6}, "ttft_s must not exceed latency_s"),
+        ({"latency_s": 1e308}, "latency_s must be finite and from 0 to 1000000000"),
+        ({"input_tokens": 2**63}, "input_tokens\\[0\\] must be from 0 to"),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(clock, request_, why) -> None:
+    """At once, not when the run is over."""
+    whole = {"input_tokens": 1, "output_tokens": 1, "latency_s": 0.5} | request_
+
+    run = Experiment(CONFIG, clock=clock, meter=None)
+    with run, pytest.raises(ResultValidationError, match=why):
+        run.record(**whole)
+
+    assert run.result.total_tokens == 0
+
+
+def test_threads_lose_no_request(clock) -> None:
+    """Eight of them record at once."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with Experiment(CONFIG, clock=clock, meter=None) as run:
+            threads = [
+                threading.Thread(
+                    target=lambda: [
+                        run.record(input_tokens=1, output_tokens=1, latency_s=0.0)
+                        for _ in range(500)
+                    ]
+                )
+                for _ in range(8)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+
+    assert run.result.total_tokens == 8000
 
 
 NAN = float("nan")
@@ -620,7 +696,7 @@ def test_a_batch_is_as_many_requests(clock) -> None:
     assert process.inference_metrics.latency_measurements.request_count == 4
     batch = result.extended_metrics.batch
     assert (batch.num_batches, batch.effective_batch_size, batch.batch_utilisation) == (2, 2, 0.5)
-    assert "4 prompts" in " ".join(result.measurement_warnings)
+    assert "prompts run: 4" in " ".join(result.measurement_warnings)
 
 
 def test_padding_is_a_share_of_what_was_fed(clock) -> None:
@@ -656,7 +732,7 @@ def test_token_latencies(clock) -> None:
     result = recorded(
         clock,
         {"ttft_s": 0.5, "itl_s": [0.25, 0.125, 0.5]},
-        {"ttft_s": 1.5, "itl_s": (0.25,)},
+        {"ttft_s": 1.5, "itl_s": (0.25,), "latency_s": 2.0},
     )
 
     measured = result.process_results[0].inference_metrics.latency_measurements
@@ -793,14 +869,6 @@ def test_every_run_has_an_id_of_its_own(clock) -> None:
     assert given.experiment_id == given.process_results[0].experiment_id == "mine/7"
 
 
-def test_the_defaults_are_a_configuration(clock) -> None:
-    """An experiment needs nothing."""
-    with Experiment(clock=clock, meter=None) as run:
-        clock.sleep(1.0)
-
-    assert run.result.measurement_config_hash == measurement_config_hash(ExperimentConfig())
-
-
 # Backends
 
 
@@ -889,7 +957,7 @@ def test_what_a_backend_says_is_in_the_result(clock) -> None:
     assert process.per_request_latencies_ms == (1000,) * 5
     assert process.compute_metrics.peak_memory_mb == 99
     measured = process.inference_metrics.latency_measurements
-    assert (measured.ttft_ms, measured.itl_full_ms) == ((500,) * 3, (500,) * 3)
+    assert (measured.ttft_ms, measured.itl_full_ms) == ((500,) * 5, (500,) * 3)
     assert measured.measurement_mode is MeasurementMode.PER_REQUEST_BATCH
     assert result.extended_metrics.batch.padding_overhead == 3 / 43
 

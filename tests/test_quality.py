@@ -24,6 +24,7 @@ CODES = [
     "persistence_mode_off",
     "persistence_mode_unknown",
     "low_sample_count",
+    "latency_exceeds_span",
     "no_baseline",
     "ecc_disabled",
     "counter_reset",
@@ -85,6 +86,7 @@ TRIGGERS: dict[str, dict[str, Any]] = {
     "persistence_mode_off": {"gpus": (gpu(persistence_mode=False),)},
     "persistence_mode_unknown": {"gpus": (gpu(persistence_mode=None),)},
     "low_sample_count": {"prompts": 29},
+    "latency_exceeds_span": {"longest_request_s": 60.1},
     "no_baseline": {"baseline_taken": False},
     "ecc_disabled": {"gpus": (gpu(ecc_enabled=False),)},
     "counter_reset": {"devices": (device(codes=["counter_reset"]),)},
@@ -94,6 +96,11 @@ TRIGGERS: dict[str, dict[str, Any]] = {
     "negative_adjusted_energy": {"energy_adjusted_j": -0.1},
     "warmup_not_converged": {"warmup": warmup()},
 }
+
+
+def test_a_request_as_long_as_the_span_is_fine() -> None:
+    """At the span and not beyond it."""
+    assert warnings(duration_s=60.0, longest_request_s=60.0) == []
 
 
 def test_codes_are_stable() -> None:
@@ -132,6 +139,7 @@ def test_warnings_come_in_the_order_of_the_table() -> None:
         devices=(device(energy_j=None, codes=["mig_parent_energy", "counter_reset"]),),
         gpus=(gpu(persistence_mode=False, ecc_enabled=False), gpu(persistence_mode=None)),
         temperatures=(TemperatureRange(uuid="a", low_c=0.0, high_c=90.0),),
+        longest_request_s=2.0,
         energy_adjusted_j=-1.0,
         warmup=warmup(),
         convergence_wanted=True,
@@ -166,7 +174,9 @@ def test_low_sample_count(prompts: int, warned: int) -> None:
 
 def test_low_sample_count_says_how_many() -> None:
     """The count, the threshold, what to do."""
-    assert warnings(prompts=7) == ["low_sample_count: 7 prompts, fewer than 30; run more (--n)"]
+    assert warnings(prompts=7) == [
+        "low_sample_count: prompts run: 7, fewer than 30; run more (--n)"
+    ]
 
 
 @pytest.mark.parametrize(

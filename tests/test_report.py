@@ -150,7 +150,7 @@ def test_headline_of_a_measured_result() -> None:
         Line("model", "gpt2 on pytorch"),
         Line("energy", "1.234 kJ (234.5 J without the idle share)"),
         Line("energy per token", "4.115 J (12.35 J per output token)"),
-        Line("throughput", "4.898 tokens/s"),
+        Line("throughput", "4.898 tokens/s, in and out"),
         Line("tokens", "300 (200 in, 100 out)"),
         Line("time", "61.25 s"),
         Line("TTFT", "p50 31.25 ms, p95 40 ms, p99 1500 ms"),
@@ -165,7 +165,7 @@ def test_headline_of_a_result_without_energy() -> None:
     assert lines["energy"] == "not measured, see the warnings"
     assert "energy per token" not in lines
     assert lines["tokens"] == "300"
-    assert lines["TTFT"] == lines["ITL"] == "not streamed"
+    assert lines["TTFT"] == lines["ITL"] == "not recorded"
 
 
 def test_headline_of_an_energy_of_nothing() -> None:
@@ -186,7 +186,7 @@ def test_half_known_tokens_are_not_split() -> None:
     result = small_result(output_tokens=100, latency_stats=LatencyStatistics(itl_median_ms=1.0))
 
     assert said(headline(result))["tokens"] == "300"
-    assert said(headline(result))["ITL"] == "not streamed"
+    assert said(headline(result))["ITL"] == "not recorded"
 
 
 def test_details_of_a_measured_result() -> None:
@@ -198,6 +198,7 @@ def test_details_of_a_measured_result() -> None:
         "config hash": "0123456789abcdef",
         "started": "2026-03-13 14:21:11 UTC",
         "methodology": "total",
+        "settings": "model=gpt2",
         "FLOPs": "262 TFLOP",
         "end-to-end latency": "p50 600 ms, p95 650 ms, p99 700 ms",
         "peak memory": "512.5 MiB",

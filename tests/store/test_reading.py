@@ -12,6 +12,7 @@ import pytest
 import llem
 from llem.codec import to_json, to_stored_json
 from llem.errors import (
+    InvalidNameError,
     MalformedResultError,
     ResultAccessError,
     ResultNotFoundError,
@@ -20,7 +21,7 @@ from llem.errors import (
     SidecarPathError,
     SidecarUnverifiedWarning,
 )
-from llem.store import ResultStore
+from llem.store import MemoryStore, ResultStore
 from llem.testing import small_result, small_table
 
 
@@ -209,13 +210,42 @@ def test_every_form_of_a_key_is_read(store, sampled, monkeypatch):
         f"./{sampled.key}",
         f"{sampled.key}/result.json",
         Path(sampled.key),
-        attrs.evolve(sampled, path=""),
     ]
 
     for form in forms:
         assert store.get(form) == sampled.result, form
         assert store.timeseries(form) == small_table(), form
-        assert form in store or form == forms[-1], form
+        assert form in store, form
+
+
+def test_what_another_store_kept_is_not_found(store, sampled):
+    """Not even where the name is the same: it is not the same result."""
+    other = MemoryStore()
+    theirs = other.put(small_result())
+
+    with pytest.raises(ResultNotFoundError, match="a store without files"):
+        store.get(theirs)
+    with pytest.raises(ResultNotFoundError):
+        other.get(sampled)
+    assert theirs not in store
+    assert sampled not in other
+
+
+def test_a_path_outside_the_root_is_not_in_the_store(store, sampled, tmp_path):
+    elsewhere = ResultStore(tmp_path / "elsewhere")
+    theirs = elsewhere.put(small_result())
+
+    assert theirs not in store
+    assert theirs.path not in store
+    assert Path("/proc/self/mem") not in store
+
+
+@pytest.mark.parametrize("key", [b"x", None, 5])
+def test_what_is_neither_text_nor_path_names_nothing(store, key):
+    with pytest.raises(InvalidNameError, match="must be a str or a path"):
+        store.get(key)
+    with pytest.raises(InvalidNameError, match="must be a str or a path"):
+        llem.load(key)
 
 
 def test_a_path_is_read_whatever_the_root_is(tmp_path, sampled):
@@ -391,8 +421,9 @@ def test_a_root_that_does_not_exist_is_empty(store):
     assert list(store) == []
     assert len(store) == 0
     assert "x" not in store
-    assert store.verify().checked == 0
     assert not store.root.exists()
+    with pytest.raises(ResultNotFoundError, match="there is no such directory"):
+        store.verify()
 
 
 def test_a_root_that_is_a_file_cannot_be_listed(store):

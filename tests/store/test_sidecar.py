@@ -14,7 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from sample import sample_result
 
-from llem.errors import ResultAccessError, SidecarIntegrityError, SidecarSchemaError
+from llem.errors import (
+    ResultAccessError,
+    ResultValidationError,
+    SidecarIntegrityError,
+    SidecarSchemaError,
+)
 from llem.store import ResultStore
 from llem.testing import small_result, small_table
 
@@ -141,19 +146,16 @@ def test_a_sidecar_is_small(store, period_s):
     assert store.timeseries(kept) == table
 
 
-NAN = [math.nan, -0.0, 5e-324, math.inf, 1.7976931348623157e308]
-
-
 def test_values_are_kept_bit_for_bit(store):
-    """NaN, infinity, the sign of zero and the smallest numbers included."""
-    times = array("d", [0.1 + 0.2, 1e-300, *NAN])
-    power = array("f", [0.1, 1e-38, math.nan, -0.0, 1e-45, math.inf, 3.4e38])
+    """The sign of zero, the smallest and the largest numbers included."""
+    times = array("d", [-1.5, -0.0, 5e-324, 1e-300, 0.1 + 0.2, 1.0, 1.7976931348623157e308])
+    power = array("f", [0.1, 1e-38, 7.0, -0.0, 1e-45, 55.5, 3.4e38])
     table = pa.Table.from_arrays(
         [
             pa.Array.from_buffers(pa.float64(), 7, [None, pa.py_buffer(times)]),
             pa.Array.from_buffers(pa.float32(), 7, [None, pa.py_buffer(power)]),
             pa.Array.from_buffers(pa.float32(), 7, [None, pa.py_buffer(power)]),
-            pa.array([0, 1, -1, 2**31 - 1, -(2**31), 0, 0], pa.int32()),
+            pa.array([0, 1, 1, 2**31 - 1, 3, 0, 0], pa.int32()),
         ],
         names=COLUMNS,
     )
@@ -199,9 +201,57 @@ def test_other_widths_are_written_as_ours(store):
 
 
 def test_columns_in_chunks_are_kept(store):
-    table = pa.concat_tables([small_table(), small_table().slice(1, 2), small_table()])
+    whole = small_table()
+    table = pa.concat_tables([whole.slice(0, 1), whole.slice(1)])
 
+    assert table.column(0).num_chunks == 2
     assert store.timeseries(store.put(small_result(), timeseries=table)) == table
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "why"),
+    [
+        ("timestamp_s", [0.0, math.nan], "timestamp_s must be finite"),
+        ("timestamp_s", [1.0, 0.5], "timestamp_s must not decrease"),
+        ("gpu_power_w", [math.nan, 1.0], "gpu_power_w must be finite; what was not read is null"),
+        ("gpu_power_w", [1.0, 1e300], "gpu_power_w must be finite"),
+        ("gpu_temperature_c", [math.inf, 1.0], "gpu_temperature_c must be finite"),
+        ("gpu_index", [0, -1], "gpu_index must be >= 0"),
+        ("gpu_index", [0, 2**40], "values that do not fit"),
+    ],
+)
+def test_values_that_no_meter_gives_are_refused(store, name, values, why):
+    """And nothing is kept."""
+    columns = {
+        "timestamp_s": [0.0, 1.0],
+        "gpu_power_w": [1.0, 1.0],
+        "gpu_temperature_c": [50.0, 50.0],
+        "gpu_index": [0, 0],
+    }
+    table = pa.table(columns | {name: values})
+
+    with pytest.raises(SidecarSchemaError, match=why):
+        store.put(small_result(), timeseries=table)
+
+    assert list(store) == []
+
+
+def test_more_rows_than_could_be_read_again_are_refused(tmp_path):
+    store = ResultStore(tmp_path, max_rows=1)
+
+    with pytest.raises(SidecarIntegrityError, match="over the limit of 1"):
+        store.put(small_result(), timeseries=small_table())
+
+    assert list(store) == []
+
+
+def test_a_document_larger_than_could_be_read_again_is_refused(tmp_path):
+    store = ResultStore(tmp_path, max_json_bytes=100)
+
+    with pytest.raises(ResultValidationError, match="max_json_bytes=100"):
+        store.put(small_result())
+
+    assert list(store) == []
 
 
 def with_null(table, name):

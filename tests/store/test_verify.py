@@ -191,8 +191,7 @@ def test_warnings_are_told_as_faults_only(store, ruined, recwarn):
 def test_a_result_that_goes_meanwhile_is_named_as_missing(store, monkeypatch):
     """Another process took it away between listing and reading."""
     gone, kept = store.put(small_result()), store.put(small_result())
-    listed = iter([gone.key, kept.key])
-    monkeypatch.setattr(ResultStore, "__iter__", lambda _: listed)
+    monkeypatch.setattr(ResultStore, "_names", lambda *_: [gone.key, kept.key])
     Path(gone).unlink()
 
     found = store.verify()
@@ -201,6 +200,16 @@ def test_a_result_that_goes_meanwhile_is_named_as_missing(store, monkeypatch):
     assert isinstance(fault, StoreFault)
     assert (fault.key, fault.kind) == (gone.key, "missing")
     assert found.checked == 2
+
+
+def test_samples_without_a_record_are_named(store):
+    """Somebody took the record away and left its sidecar."""
+    kept = store.put(small_result(), timeseries=small_table())
+    Path(kept).unlink()
+
+    (fault,) = store.verify().faults
+
+    assert (fault.key, fault.kind) == (kept.key, "missing")
 
 
 def test_a_root_that_cannot_be_listed_is_told(store):
