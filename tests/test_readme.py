@@ -24,7 +24,7 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch):
     for block in blocks("python"):
         exec(compile(block, str(README), "exec"), names)
 
-    assert names["kept"].result.total_tokens == 192
+    assert names["kept"].result.total_tokens == 14
     assert names["store"].get(names["kept"]) == names["kept"].result
 
 

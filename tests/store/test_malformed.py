@@ -417,7 +417,7 @@ def make_root(path, step):
 
 @contextmanager
 def no_space():
-    """Files may have no more than 100 bytes, for as short as can be: the log of this run as well."""
+    """Files may have no more than 100 bytes, this run's own log as well: for as short as can be."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
