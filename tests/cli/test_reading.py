@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import attrs
 import pytest
@@ -61,13 +62,13 @@ def test_list_as_json(llem, kept):
 
 
 def test_one_bad_result_does_not_hide_the_others(llem, kept):
-    """It is named on stderr."""
+    """It is named on stderr, and the status is 1."""
     with open(kept[0], "w", encoding="utf-8") as file:
         file.write("{")
 
     outcome = llem("list")
 
-    assert outcome.status == 0
+    assert [llem(verb).status for verb in ("list", "export")] == [1, 1]
     assert kept[1].key in outcome.out
     assert kept[0].path.split("results/")[1] in outcome.err
     assert "Traceback" not in outcome.err
@@ -138,6 +139,59 @@ def test_export_to_a_folder_that_is_not_there(llem, kept, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
 
+@pytest.mark.parametrize("target", ["", ".", "results"])
+def test_export_to_what_is_no_file(llem, kept, target):
+    outcome = llem("export", "-o", target)
+
+    assert outcome.status == 1
+    assert "it is a folder; name a file" in outcome.err
+
+
+def test_export_follows_a_link_and_keeps_the_mode(llem, kept, tmp_path):
+    """What the link points to is replaced, not the link."""
+    target = tmp_path / "target.csv"
+    target.write_text("old", encoding="utf-8")
+    target.chmod(0o600)
+    (tmp_path / "link.csv").symlink_to(target)
+
+    llem("export", "-o", "link.csv")
+
+    assert (tmp_path / "link.csv").is_symlink()
+    assert target.read_text(encoding="utf-8").startswith("key,")
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
+def test_export_into_a_pipe_leaves_a_pipe(llem, kept, tmp_path):
+    """As into /dev/stdout or /dev/null."""
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True) as reader:
+        assert llem("export", "-o", "pipe").status == 0
+        assert reader.stdout.read().startswith("key,")
+
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_export_that_is_interrupted_leaves_nothing(llem, kept, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupt)
+
+    assert llem("export", "-o", "all.csv").status == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+
+
+def test_settings_that_are_no_scalars_are_text(llem, tmp_path):
+    """JSON stays JSON whatever another tool wrote as its settings."""
+    config = {**SECOND.effective_config, "precision": {"weights": "int4"}, "n": [1, 2]}
+    ResultStore(tmp_path / "results").put(attrs.evolve(SECOND, effective_config=config))
+
+    (row,) = llem("list", "--json").json
+
+    assert row["n"] == "(1, 2)"
+    assert "int4" in row["precision"]
+
+
 def test_no_cell_is_a_formula(llem, tmp_path):
     """A model whose name begins with = is no formula to a spreadsheet."""
     config = {**SECOND.effective_config, "model": '=HYPERLINK("http://x")'}
@@ -152,6 +206,14 @@ def test_verify_finds_nothing_wrong(llem, kept):
     outcome = llem("verify")
 
     assert (outcome.status, outcome.out) == (0, "2 results in results: no fault\n")
+
+
+def test_verify_of_a_root_that_is_not_there(llem):
+    """A mistyped root is no clean bill."""
+    outcome = llem("verify", "--root", "nowhere")
+
+    assert (outcome.status, outcome.out) == (1, "")
+    assert "nowhere: there is no such directory" in outcome.err
 
 
 def test_verify_names_a_changed_digit(llem, kept):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import llem.__main__ as entry
 from llem.codec import measurement_config_hash
 from llem.store import ResultStore, commit
 
@@ -81,6 +82,9 @@ def test_options_override_the_file(llem, tmp_path):
         ("n = 0", "n must be >= 1, got 0"),
         ("precision = 'int4'", "precision must be one of"),
         ("warmup = 3", "warmup must be an object"),
+        ("batch-size = 3", "did you mean batch_size?"),
+        ("n = " + 5000 * "9", "is no TOML"),
+        ("n = " + 20000 * "[", "is no TOML"),
     ],
 )
 def test_a_wrong_file_is_named(llem, tmp_path, toml, named):
@@ -115,8 +119,8 @@ def test_every_fault_of_a_file_is_named(llem, tmp_path):
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["--n", "0"], "@ --n"),
-        (["--warmup.window-size", "1"], "@ --warmup.window-size"),
+        (["--n", "0"], "llem: --n: n must be >= 1, got 0"),
+        (["--warmup.window-size", "1"], "--warmup.window-size: window_size must be >= 2"),
         (["--precision", "int4"], "--precision"),
         (["--n", "many"], "--n"),
     ],
@@ -149,6 +153,40 @@ def test_what_cannot_run_is_named(llem, tmp_path, words, named):
     assert named in message
     assert "Traceback" not in outcome.err
     assert list(ResultStore("results")) == []
+
+
+def test_a_csv_that_cannot_be_written_is_found_before_the_run(llem):
+    outcome = llem("run", *QUICK, "--export-csv", "no/such/folder.csv")
+
+    assert outcome.status == 1
+    assert "there is no folder no/such" in outcome.err
+    assert "loading the model" not in outcome.err
+
+
+def test_a_meter_that_is_not_there_is_found_before_the_run(llem):
+    outcome = llem("run", *QUICK, "--energy.backend", "zeus")
+
+    assert outcome.status == 1
+    assert "loading the model" not in outcome.err
+
+
+def test_a_file_that_never_ends(llem):
+    outcome = llem("run", "-c", "/dev/zero")
+
+    assert (outcome.status, outcome.err) == (2, "llem: /dev/zero: is no regular file\n")
+
+
+def test_ctrl_c_while_the_command_line_loads(monkeypatch, capsys):
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llem.cli.main", interrupt)
+
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.startswith("llem: interrupted")
 
 
 def test_a_root_that_cannot_be_written_is_found_before_the_run(llem, tmp_path):

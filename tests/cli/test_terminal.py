@@ -35,14 +35,13 @@ def on_terminal(*words: str) -> str:
     return shown.decode()
 
 
-def test_tables_fit_the_terminal(tmp_path):
-    """Long keys fold, figures do not."""
-    ResultStore(tmp_path).put(sample_result(1, 5))
+def test_a_key_is_whole_on_any_terminal(tmp_path):
+    """So that it can be copied: the terminal wraps the line, the table does not."""
+    kept = ResultStore(tmp_path).put(sample_result(1, 5))
 
     shown = on_terminal("list", "--root", str(tmp_path))
 
-    lines = shown.replace("\x1b[1m", "").replace("\x1b[0m", "").split("\r\n")
-    assert max(map(len, lines)) <= 80
+    assert kept.key in shown
     assert "tokens/s" in shown
 
 

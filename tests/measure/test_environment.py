@@ -8,6 +8,7 @@ import time
 import types
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -279,3 +280,28 @@ def test_version_of_what_is_not_installed() -> None:
         check=True,
     )
     assert done.stdout == "None\n"
+
+
+def test_one_broken_package_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metadata that cannot be read, or says no version, is left out."""
+
+    class Broken:
+        version = "1"
+
+        @property
+        def metadata(self) -> dict[str, str]:
+            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    class Unversioned:
+        version = None
+        metadata: ClassVar = {"Name": "unversioned"}
+
+    class Fine:
+        version = "2.0"
+        metadata: ClassVar = {"Name": "fine"}
+
+    monkeypatch.setattr(
+        "importlib.metadata.distributions", lambda: [Broken(), Unversioned(), Fine()]
+    )
+
+    assert snapshot().installed_packages == ("fine==2.0",)

@@ -326,3 +326,21 @@ def test_window_that_ends_before_it_begins() -> None:
     """Edges in the wrong order are refused."""
     with pytest.raises(MeterError, match=r"ends 1 s before"):
         energy([(0, 1), (1, 1)], 1, 0)
+
+
+@pytest.mark.parametrize("wrong", [math.inf, -math.inf, -5.0, math.nan])
+def test_a_reading_that_cannot_be_is_a_gap(wrong: float) -> None:
+    """It is bridged, never part of a figure."""
+    times = array("d", [0.0, 0.1, 0.2, 0.3, 0.4])
+    samples = Samples(
+        times_s=times,
+        power_w=(array("d", [100.0, 100.0, wrong, 100.0, 100.0]),),
+        temperature_c=(array("d", [50.0] * 5),),
+    )
+    device = Device(index=0, uuid="a", name="A", sensor=Sensor.NVML_POWER, period_s=0.1)
+    edges = [Edge(time_s=t, counters_j=(wrong,)) for t in (0.1, 0.3)]
+
+    (energy,) = device_energies((device,), samples, *edges)
+
+    assert energy.energy_j == pytest.approx(20.0)
+    assert energy.sample_count == 2

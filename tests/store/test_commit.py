@@ -588,3 +588,21 @@ def test_check_writable_tells_each_fault(store, faulty, index):
 
     assert str(store.root) in str(caught.value)
     assert_nothing_left(store.root, before)
+
+
+def test_a_file_system_that_renames_over_no_folder(tmp_path, monkeypatch):
+    """Not even over an empty one: the claim is taken away again, and the put ends."""
+    real = os.rename
+
+    def strict(source, target):
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, "File exists")
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", strict)
+    store = ResultStore(tmp_path)
+
+    keys = [store.put(small_result()).key for _ in range(3)]
+
+    assert list(store) == keys
+    assert len(set(keys)) == 3
