@@ -63,8 +63,9 @@ def read_table(timeseries: "pa.Table | str | os.PathLike[str]", max_rows: int) -
 def _as_written(table: "pa.Table", source: str) -> "pa.Table":
     """*table* in the types that are written, its values such as a meter can give."""
     import pyarrow as pa
-    import pyarrow.compute as pc
+    from pyarrow import compute
 
+    pc: Any = compute  # its functions are made when it is imported, which no type checker sees
     try:
         table = table.cast(pa.schema([_field(column) for column in COLUMNS]))
     except pa.ArrowException as fault:
