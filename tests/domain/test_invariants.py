@@ -10,7 +10,8 @@ from llem.domain.energy import DeviceEnergy, Sensor
 from llem.domain.process import InferenceMetrics, Timestamps
 from llem.domain.result import ExperimentResult, model_name
 from llem.errors import ResultValidationError
-from llem.testing import A_TIME, small_result
+from llem.testing import small_result
+from llem.testing.examples import A_TIME
 
 DEVICE = DeviceEnergy(gpu_index=0, uuid="GPU-0", name="A100", sensor=Sensor.REPLAY)
 
