@@ -24,7 +24,8 @@ def tests(session: nox.Session) -> None:
     """Run the tests against the installed package, and measure what they cover."""
     install(session, ".[torch]", group="tests")
     arguments = session.posargs or ["--cov", "--cov-report=term"]
-    session.run("pytest", *arguments)
+    # Not even a child process of a test may take the checkout for the installed package.
+    session.run("pytest", *arguments, env={"PYTHONSAFEPATH": "1"})
 
 
 @nox.session(python=PYTHONS[0])
