@@ -42,7 +42,7 @@ def typing(session: nox.Session) -> None:
     install(session, ".[torch]", "hypothesis", "pytest", group="typing")
     session.run("mypy")
     session.run("mypy", "--strict", "tests/typing/api.py")
-    session.run("basedpyright")
+    session.run("basedpyright", "--pythonpath", str(Path(session.bin) / "python"))
 
 
 @nox.session(python=PYTHONS[0])
