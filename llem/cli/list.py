@@ -7,7 +7,7 @@ from llem.report.figures import number, with_unit
 from llem.report.table import to_row
 from llem.store import ResultStore
 
-HEADER = ("key", "energy", "J/token", "tokens/s", "TTFT p50", "warnings")
+HEADER = ("key", "energy", "J/token", "tokens/s", "TTFT p50", "warned")
 
 
 def list_verb(*, root: Root = "results", as_json: AsJson = False) -> int:

@@ -2,7 +2,9 @@
 
 import io
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any
 
 import orjson
@@ -17,6 +19,10 @@ from llem.store import ResultStore
 
 Root = Annotated[str, Parameter(name="--root", help="Directory that the results are kept in.")]
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON, for a program.")]
+
+
+PATIENCE_S = 1.0
+"""How long nobody wonders what goes on. Unit: s."""
 
 
 def write_out(text: str) -> None:
@@ -75,10 +81,32 @@ def print_table(rows: Sequence[Sequence[str]], *, numeric: Sequence[int] = ()) -
 def readable(store: ResultStore) -> tuple[list[tuple[str, ExperimentResult]], int]:
     """Every result that can be read, by key; 1 where one cannot and is named on stderr, else 0."""
     found, status = [], 0
-    for key in store:
-        try:
-            found.append((key, store.get(key)))
-        except LlemError as error:
-            say(str(error))
-            status = 1
+    keys = [*store]
+    with reading_progress() as progress:
+        for done, key in enumerate(keys):
+            progress(done, len(keys))
+            try:
+                found.append((key, store.get(key)))
+            except LlemError as error:
+                say(str(error))
+                status = 1
     return found, status
+
+
+@contextmanager
+def reading_progress() -> Iterator[Callable[[int, int], None]]:
+    """What to call with how many results are read, of how many; it shows once a second is over."""
+    began = time.monotonic()
+    with ExitStack() as stack:
+        update: Callable[[str, float, float | None], None] | None = None
+
+        def progress(done: int, total: int) -> None:
+            nonlocal update
+            if update is None and time.monotonic() - began > PATIENCE_S:
+                from llem.cli.progress import show_progress
+
+                update = stack.enter_context(show_progress())
+            if update is not None:
+                update("read", done, total)
+
+        yield progress

@@ -18,6 +18,7 @@ STAGES = {
     "baseline": "measuring idle power",
     "warmup": "warming up",
     "run": "running prompts",
+    "read": "reading results",
 }
 """What a person is told of each stage of a run."""
 

@@ -3,14 +3,15 @@
 import attrs
 
 from llem.cli.message import say
-from llem.cli.output import AsJson, Root, print_json
+from llem.cli.output import AsJson, Root, print_json, reading_progress
 from llem.report.figures import printable
 from llem.store import ResultStore, Verification
 
 
 def verify_verb(*, root: Root = "results", as_json: AsJson = False) -> int:
     """Read every result and its samples, hold them against their digests, and name every fault."""
-    found = ResultStore(root).verify()
+    with reading_progress() as progress:
+        found = ResultStore(root).verify(progress=progress)
     if as_json:
         print_json(attrs.asdict(found))
     else:

@@ -1,7 +1,7 @@
 """Results as folders of a directory."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,11 +134,14 @@ class ResultStore(Store):
             return None
         return read_sidecar(path, document, self.max_rows)
 
-    def verify(self) -> Verification:
+    def verify(self, *, progress: Callable[[int, int], None] | None = None) -> Verification:
         """
         Read every result, its sidecar included, and say all that is wrong. Changes nothing.
 
         A folder with a sidecar and no record is a fault as well.
+
+        Args:
+            progress: Is told how many results are read, of how many.
 
         Raises:
             ResultNotFoundError: There is no root.
@@ -147,7 +150,12 @@ class ResultStore(Store):
         if not os.path.lexists(self.root):
             raise ResultNotFoundError(f"{self.root}: there is no such directory")
         paths = [(key, self.path_of(key)) for key in self._names(RESULT_NAME, TIMESERIES_NAME)]
-        return verify(paths, max_json_bytes=self.max_json_bytes, max_rows=self.max_rows)
+        return verify(
+            paths,
+            max_json_bytes=self.max_json_bytes,
+            max_rows=self.max_rows,
+            progress=progress or (lambda *_: None),
+        )
 
     def __iter__(self) -> Iterator[str]:
         """The keys, oldest start first, as their names have it."""

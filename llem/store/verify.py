@@ -1,7 +1,7 @@
 """Reading everything under a root, to find what is wrong with it."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -67,7 +67,13 @@ class Verification:
     unverified: tuple[str, ...]
 
 
-def verify(paths: Sequence[tuple[str, str]], *, max_json_bytes: int, max_rows: int) -> Verification:
+def verify(
+    paths: Sequence[tuple[str, str]],
+    *,
+    max_json_bytes: int,
+    max_rows: int,
+    progress: Callable[[int, int], None],
+) -> Verification:
     """
     Read every result of *paths*, its sidecar included, and say all that is wrong.
 
@@ -75,10 +81,12 @@ def verify(paths: Sequence[tuple[str, str]], *, max_json_bytes: int, max_rows: i
         paths: Key, and path of ``result.json``, of each result.
         max_json_bytes: Largest ``result.json`` that is read. Unit: bytes.
         max_rows: Most rows of a time series that are read.
+        progress: Is told how many are read, of how many.
     """
     faults: list[StoreFault] = []
     unverified = []
-    for key, path in paths:
+    for done, (key, path) in enumerate(paths):
+        progress(done, len(paths))
         try:
             verified, gone = _look(path, max_json_bytes, max_rows)
         except LlemError as error:

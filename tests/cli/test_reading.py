@@ -334,3 +334,13 @@ def test_streams_that_hold_little(tmp_path):
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "\\xb1" in ended.stdout
     assert closed.returncode == 0
+
+
+@pytest.mark.parametrize("verb", ["list", "export", "verify"])
+def test_reading_that_takes_long_says_so(llem, kept, monkeypatch, verb):
+    """On stderr, once it has taken longer than anyone waits without a word."""
+    assert llem(verb).err == ""
+
+    monkeypatch.setattr("llem.cli.output.PATIENCE_S", -1.0)
+
+    assert llem(verb).err == "llem: reading results\n"
