@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from llem.cli.export import check_target, write_csv
+from llem.cli.interrupt import heeded_interrupts
 from llem.cli.options import option_class, resolve
 from llem.cli.output import AsJson, Root, print_json, print_lines, print_warnings
 from llem.cli.progress import show_progress
@@ -55,9 +56,16 @@ def run_verb(
     store.check_writable()
     if export_csv is not None:
         check_target(export_csv)
-    with show_progress() as progress:
-        run = run_experiment(settings, progress=progress)
-    kept = keep(store, run)
+    with heeded_interrupts() as heed:
+        with show_progress() as progress:
+
+            def update(stage: str, done: float, total: float | None) -> None:
+                heed()
+                progress(stage, done, total)
+
+            run = run_experiment(settings, progress=update)
+        heed()
+        kept = keep(store, run)
     if as_json:
         print_json({**to_row(kept.key, kept.result), "path": unicode_text(kept.path)})
     else:

@@ -19,15 +19,11 @@ from typing import Any, Literal, get_args, get_origin
 
 import attrs
 
-from llem.codec.document import count_colons
+from llem.codec.document import LARGE, count_colons
 from llem.domain.fields import Record, plain_floats
 from llem.domain.freeform import JsonObject
 
 Hook = Callable[..., Any]
-
-
-LARGE = 2.0**63
-"""From here on a float may have been an integer that does not fit 64 bits."""
 
 
 class NotPlainError(Exception):

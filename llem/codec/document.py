@@ -20,7 +20,8 @@ from llem.domain.process import SCHEMA_VERSION
 from llem.errors import MalformedResultError, SchemaVersionError
 
 _LEAST_POSITIONAL, _LEAST_EXPONENT = 1e-4, 1e16
-_LARGE = 2.0**63
+LARGE = 2.0**63
+"""From here on a float may have been an integer that does not fit 64 bits."""
 ROOM = 8
 """Levels of a document around its free-form values, and some to spare."""
 _SHALLOW = 8
@@ -151,7 +152,7 @@ def _count_in_object(node: dict[str, Any], depth: int) -> int:
         if kind is str:
             colons += value.count(":")
         elif kind is float:
-            if not -_LARGE < value < _LARGE:
+            if not -LARGE < value < LARGE:
                 return -_MANY
         else:
             colons += _count_in_container(value, depth - 1)

@@ -16,6 +16,8 @@ from llem.store import ResultStore, commit
 
 pytest.importorskip("transformers")
 
+from llem.backends.pytorch import PytorchBackend
+
 QUICK = ("--n", "2", "--synthetic-dataset.output-len", "4", "--warmup.n-warmup", "1")
 
 
@@ -265,3 +267,25 @@ def test_a_full_device_behind_stdout():
         )
 
     assert (ended.returncode, ended.stderr) == (1, "llem: stdout: No space left on device\n")
+
+
+def test_ctrl_c_that_a_library_swallows_is_heeded_all_the_same(llem, monkeypatch):
+    """At the next step of the run, and nothing is kept."""
+    real = PytorchBackend.load
+
+    def swallowing(backend, config):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        except KeyboardInterrupt:
+            pass
+        return real(backend, config)
+
+    monkeypatch.setattr(PytorchBackend, "load", swallowing)
+
+    outcome = llem("run", *QUICK)
+
+    assert outcome.status == 130
+    assert "running prompts" not in outcome.err
+    assert list(ResultStore("results")) == []
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
