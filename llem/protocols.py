@@ -7,7 +7,6 @@ an implementation may name them as it likes.
 
 import os
 from abc import abstractmethod
-from array import array
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -22,6 +21,8 @@ from llem.domain.result import ExperimentResult
 from llem.errors import ResultValidationError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pyarrow as pa
 
 
@@ -102,6 +103,9 @@ class Device:
         scope: What the sensor covers, such as gpu, module, package or memory.
         period_s: Time between two samples of power. Unit: s. None: power is not sampled.
         parent_of_mig: Whether the figure is that of a GPU whose MIG instances share it.
+        limit_w: Power limit in force, more than which it does not draw for long. Unit: W.
+            None: not known.
+        counter_range_j: Where its energy counter wraps around to 0. Unit: J. None: it does not.
     """
 
     index: int
@@ -111,6 +115,8 @@ class Device:
     scope: str = "gpu"
     period_s: float | None = None
     parent_of_mig: bool = False
+    limit_w: float | None = None
+    counter_range_j: float | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -128,20 +134,84 @@ class Edge:
     counters_j: tuple[float | None, ...]
 
 
-@attrs.frozen(kw_only=True)
+def _column(dtype: str, dimensions: int) -> Any:
+    """A converter to a read-only array. numpy loads when the first samples are made."""
+
+    def convert(values: Any) -> Any:
+        if values is None:
+            return None
+        import numpy as np
+
+        made = np.asarray(values, dtype=dtype).view()
+        if made.ndim != dimensions:
+            made = made.reshape((len(made), 0) if made.size == 0 else (len(made), -1))
+        made.flags.writeable = False
+        return made
+
+    return convert
+
+
+@attrs.frozen(kw_only=True, eq=False)
 class Samples:
     """
-    What a meter sampled, in columns as long as there were ticks.
+    What a meter sampled: one row a device at each tick, in tick order.
+
+    Every column but *times_s* is of shape (ticks, devices). Whatever numpy makes an array of is
+    taken. Power and temperature are as narrow as a sidecar keeps them, so that the same energy can
+    be computed from it.
 
     Attributes:
-        times_s: Monotonic time of each tick, shared by all devices. Unit: s. Typecode d.
-        power_w: For each device, its power at each tick. Unit: W. Typecode d, NaN: not read.
-        temperature_c: For each device, its temperature. Unit: °C. Typecode d, NaN: not read.
+        times_s: Monotonic time of each tick, shared by all devices. Unit: s. Shape: (ticks,).
+        power_w: Power. Unit: W. NaN: not read.
+        temperature_c: Temperature. Unit: °C. NaN: not read.
+        counter_j: Energy counter as it stood. Unit: J. NaN: not read. None: none was sampled.
+        utilisation_pct: Share of time with a kernel running. Unit: %. NaN: not read. None: of none.
+        memory_utilisation_pct: Share of time with memory traffic. Unit: %. As above.
+        memory_mb: Device memory in use. Unit: MiB. As above.
+        clock_event_reasons: Why clocks are below their greatest: NVML's bit mask. 0 where it was
+            not read. None: not known of any.
+        reading_age_s: Age of each power reading by the sensor's own timestamp. Unit: s. NaN: the
+            sensor gives none.
+        stride: Only every *stride*-th tick was kept, to stay within bounds.
+        notes: What went wrong with the sampling.
+
+    Raises:
+        ResultValidationError: The columns differ in length.
     """
 
-    times_s: "array[float]" = attrs.field(factory=lambda: array("d"))
-    power_w: "tuple[array[float], ...]" = ()
-    temperature_c: "tuple[array[float], ...]" = ()
+    times_s: "npt.NDArray[np.float64]" = attrs.field(default=(), converter=_column("f8", 1))
+    power_w: "npt.NDArray[np.float32]" = attrs.field(default=(), converter=_column("f4", 2))
+    temperature_c: "npt.NDArray[np.float32]" = attrs.field(default=(), converter=_column("f4", 2))
+    counter_j: "npt.NDArray[np.float64] | None" = attrs.field(
+        default=None, converter=_column("f8", 2)
+    )
+    utilisation_pct: "npt.NDArray[np.float32] | None" = attrs.field(
+        default=None, converter=_column("f4", 2)
+    )
+    memory_utilisation_pct: "npt.NDArray[np.float32] | None" = attrs.field(
+        default=None, converter=_column("f4", 2)
+    )
+    memory_mb: "npt.NDArray[np.float32] | None" = attrs.field(
+        default=None, converter=_column("f4", 2)
+    )
+    clock_event_reasons: "npt.NDArray[np.uint32] | None" = attrs.field(
+        default=None, converter=_column("u4", 2)
+    )
+    reading_age_s: "npt.NDArray[np.float32] | None" = attrs.field(
+        default=None, converter=_column("f4", 2)
+    )
+    stride: int = 1
+    notes: tuple[str, ...] = ()
+
+    def __attrs_post_init__(self) -> None:
+        for field in attrs.fields(Samples)[1:-2]:
+            column = getattr(self, field.name)
+            if column is not None and column.shape != (len(self.times_s), self.power_w.shape[1]):
+                raise ResultValidationError(
+                    f"{field.name} must be of shape (ticks, devices) = "
+                    f"{(len(self.times_s), self.power_w.shape[1])}, got {column.shape}",
+                    field=field.name,
+                )
 
 
 @runtime_checkable
@@ -204,6 +274,7 @@ class BatchOutput(Record):
         padding_tokens: Input tokens that were padding.
         flops: Floating-point operations. None: not known.
         mode: How *ttft_s* and *itl_s* were taken.
+        ended_s: Monotonic time of the last token. Unit: s. None: about when it is recorded.
 
     Raises:
         ResultValidationError: A value is negative, not finite, or no number, or the values do not
@@ -218,6 +289,7 @@ class BatchOutput(Record):
     padding_tokens: int = up_to(MAX_TOKENS, 0)
     flops: float | None = up_to(MAX_FLOPS, None)
     mode: MeasurementMode = MeasurementMode.TRUE_STREAMING
+    ended_s: float | None = None
 
     def check_whole(self) -> None:
         """Refuse a first token after the last one, and token counts of different requests."""

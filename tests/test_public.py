@@ -63,6 +63,8 @@ PUBLIC = [
     "MeterError",
     "MultiGPUMetrics",
     "NaiveTimeWarning",
+    "Phase",
+    "PhaseEnergy",
     "RawProcessResult",
     "RequestLatencyMetrics",
     "ResultAccessError",

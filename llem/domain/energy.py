@@ -68,10 +68,40 @@ class DeviceEnergy(Record):
     codes: tuple[str, ...] = ()
 
 
+class Phase(enum.Enum):
+    """A part of serving requests. Prefill ends with the first token, decode with the last."""
+
+    PREFILL = "prefill"
+    DECODE = "decode"
+    OTHER = "other"
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class PhaseEnergy(Record):
+    """
+    The share of the measured energy that fell into one phase.
+
+    Attributes:
+        phase: The phase. other is what of the window lies in no request.
+        energy_j: Energy of all devices during it. Unit: J. None: *code* says why.
+        error_bound_j: Bound on the error of *energy_j*. Unit: J.
+        duration_s: Time spent in it. Unit: s.
+        spans: In how many pieces.
+        code: phase_too_short, phases_overlap or power_not_sampled, where there is no figure.
+    """
+
+    phase: Phase
+    energy_j: float | None = quantity(None)
+    error_bound_j: float | None = quantity(None)
+    duration_s: float = quantity()
+    spans: int = quantity(0)
+    code: str | None = None
+
+
 @attrs.frozen(kw_only=True, weakref_slot=False)
 class EnergyBreakdown(Record):
     """
-    Measured energy, and what is left of it without the idle share.
+    Measured energy, what is left of it without the idle share, and what it was spent on.
 
     Attributes:
         raw_j: Energy over the measured window, all devices. Unit: J.
@@ -80,6 +110,8 @@ class EnergyBreakdown(Record):
         baseline_method: How the idle power came about.
         baseline_timestamp: When the idle power was measured.
         baseline_cache_age_sec: Age of a cached idle power at the run. Unit: s.
+        phases: Energy of prefill, of decode and of the rest. Where all three have a figure they
+            add up to *raw_j*. Empty: no first tokens were recorded.
     """
 
     raw_j: float | None = quantity(None)
@@ -88,6 +120,7 @@ class EnergyBreakdown(Record):
     baseline_method: BaselineMethod | None = None
     baseline_timestamp: datetime | None = None
     baseline_cache_age_sec: float | None = quantity(None)
+    phases: tuple[PhaseEnergy, ...] = ()
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
