@@ -4,12 +4,13 @@ One run from start to a result: the place where the stages meet.
 `Experiment` wraps whatever runs a model; `run_experiment` runs one with a backend of llem.
 """
 
+import contextlib
 import importlib.metadata
-import math
 import secrets
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
@@ -19,9 +20,10 @@ from llem import measure, quality
 from llem.aggregate import aggregate_results
 from llem.backends import open_backend
 from llem.codec import measurement_config_hash
+from llem.domain.conditions import Evidence, GpuProcess
 from llem.domain.config import EnergyConfig, ExperimentConfig
-from llem.domain.energy import BaselineMethod, DeviceEnergy, EnergyBreakdown
-from llem.domain.environment import EnvironmentSnapshot
+from llem.domain.energy import BaselineMethod, EnergyBreakdown
+from llem.domain.environment import EnvironmentSnapshot, GPUEnvironment
 from llem.domain.latency import MeasurementMode, WarmupResult
 from llem.domain.process import RawProcessResult, Timestamps
 from llem.domain.result import ExperimentResult
@@ -65,8 +67,9 @@ class Experiment:
     >>> kept = ResultStore("results").put(run.result, timeseries=run.timeseries)  # doctest: +SKIP
 
     Entering takes the environment, opens the meter and, where one answers, measures the idle power.
-    The measured window is the block itself, by the wall clock, or what of it comes after `warm_up`.
-    Leaving ends it and makes the result; on an exception there is none.
+    The measured window is the block itself, by the wall clock, or what of it comes after `warm_up`,
+    or what runs inside `window`. Leaving ends it and makes the result; on an exception there is
+    none.
 
     Args:
         config: What is run. Its ``backend`` names the engine.
@@ -77,6 +80,9 @@ class Experiment:
         synchronize: Returns once all work on the devices is done. None: torch's, where it is used.
         peak_memory_mb: Gives the most device memory in use. Unit: MiB.
         experiment_id: Unique name of the run. None: model, time and a random part.
+        baseline_max_age_s: Use an idle power that was measured on this machine, of these devices,
+            at most so long ago. Unit: s. 0: measure it.
+        baseline_folder: Where measured idle powers are kept. None: the user's cache folder.
         clock: What tells the time.
         progress: Is told what goes on.
     """
@@ -90,6 +96,8 @@ class Experiment:
         synchronize: Callable[[], None] | None = None,
         peak_memory_mb: Callable[[], float | None] | None = None,
         experiment_id: str | None = None,
+        baseline_max_age_s: float = 0.0,
+        baseline_folder: Path | None = None,
         clock: Clock | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -104,11 +112,20 @@ class Experiment:
         self._recorder = Recorder()
         self._meter: EnergyMeter | None = None
         self._not_measured: tuple[str, ...] = ()
-        self._baseline: measure.Baseline | None = None
+        self._baseline_max_age_s = baseline_max_age_s
+        folder = baseline_folder or measure.default_cache_folder()
+        self._baseline_cache = None if folder is None else measure.BaselineCache(folder)
+        self._baseline: measure.IdlePower | None = None
         self._warmup: WarmupResult | None = None
         self._environment: EnvironmentSnapshot | None = None
-        self._start: tuple[datetime, float] = (self._clock.now(), 0.0)
-        self._begin = Edge(time_s=0.0, counters_j=())
+        # One pair of times dates everything, so that a clock that is set meanwhile shifts nothing.
+        self._anchor = self._clock.now(), self._clock.monotonic()
+        self._start_s = self._anchor[1]
+        self._begin = Edge(time_s=self._start_s, counters_j=())
+        self._end: Edge | None = None
+        self._excluded = 0
+        self._foreign: dict[str, tuple[GpuProcess, ...]] = {}
+        self._had_context: bool | None = None
         self._stage: Literal["new", "measuring", "over"] = "new"
         self._made: tuple[ExperimentResult, pa.Table | None] | None = None
 
@@ -116,10 +133,12 @@ class Experiment:
         if self._stage != "new":
             raise IncompleteRunError("an Experiment measures once: make another for another run")
         self._stage = "over"
-        self._progress("environment", 0, None)
-        self._environment = measure.snapshot(clock=self._clock)
+        # The meter goes first: while it is open the driver stays awake for whoever asks it.
         self._open_meter()
         try:
+            self._progress("environment", 0, None)
+            self._environment = measure.snapshot(clock=self._clock)
+            self._look_around("start")
             if self._meter is not None:
                 self._take_baseline(self._meter)
                 self._meter.start()
@@ -160,12 +179,33 @@ class Experiment:
         self._warmup = measure.warm_up(
             step, config, clock=self._clock, wait_thermal_floor=self._meter is not None
         )
-        start = self._start
+        self._excluded = self._warmup.iterations_completed
         self._recorder = Recorder()
+        start_s = self._start_s
         self._begin_window()
         if self._warmup.converged:
-            self._start = start
+            self._start_s = start_s
         return self._warmup
+
+    @contextlib.contextmanager
+    def window(self) -> Iterator[None]:
+        """
+        Measure what runs inside of it, and nothing else of the ``with`` block.
+
+        Requests that were recorded before do not count, and later ones are refused.
+
+        Raises:
+            IncompleteRunError: The ``with`` block is not yet entered, or left, or has had a window.
+        """
+        if self._stage != "measuring" or self._end is not None:
+            raise IncompleteRunError("window() belongs inside the with block, once")
+        self._excluded += len(self._recorder.latencies_ms)
+        self._recorder = Recorder()
+        start_s = self._start_s
+        self._begin_window()
+        self._start_s = start_s
+        yield
+        self._end = self._mark()
 
     def record(
         self,
@@ -178,6 +218,7 @@ class Experiment:
         padding_tokens: int = 0,
         flops: float | None = None,
         mode: MeasurementMode = MeasurementMode.TRUE_STREAMING,
+        ended_s: float | None = None,
     ) -> None:
         """
         Note one request, or one batch of requests that ran together.
@@ -191,12 +232,17 @@ class Experiment:
             padding_tokens: Input tokens that were padding.
             flops: Floating-point operations. None: not known.
             mode: How *ttft_s* and *itl_s* were taken.
+            ended_s: ``time.monotonic()`` of the last token. Unit: s. None: now. It tells when
+                prefill and decode were, whose energy is then told apart.
 
         Raises:
             ResultValidationError: A value is negative, not finite, or no number, or the values do
                 not go together.
-            IncompleteRunError: The ``with`` block is not yet entered, or left.
+            IncompleteRunError: The ``with`` block is not yet entered, or left, or its window is
+                over.
         """
+        if self._end is not None:
+            raise IncompleteRunError("record() belongs inside the window of the Experiment")
         if self._stage != "measuring":
             raise IncompleteRunError("record() belongs inside the with block of the Experiment")
         self._recorder.add(
@@ -209,6 +255,7 @@ class Experiment:
                 padding_tokens=padding_tokens,
                 flops=flops,
                 mode=mode,
+                ended_s=self._clock.monotonic() if ended_s is None else ended_s,
             )
         )
 
@@ -242,25 +289,46 @@ class Experiment:
         if self._meter is not None:
             self._meter.close()
 
+    def _look_around(self, when: Literal["start", "end"]) -> None:
+        """Who else is on the GPUs, and at the start whether anyone, the engine included, is."""
+        uuids = [d.uuid for d in self._meter.devices] if self._meter is not None else []
+        processes = measure.gpu_processes(uuids) if uuids else None
+        if processes is None:
+            return
+        own, holds = measure.own_processes(), _holds_context()
+        self._foreign[when] = measure.foreign(processes, own, holds)
+        if when == "start":
+            self._had_context = holds or measure.context_held(processes, own)
+
     def _take_baseline(self, meter: EnergyMeter) -> None:
         config = self.config.baseline
         if config.enabled and config.duration_seconds > 0:
             self._progress("baseline", 0, config.duration_seconds)
-            self._baseline = measure.measure_baseline(meter, config.duration_seconds, self._clock)
+            cuda = self._environment.hardware.cuda if self._environment else None
+            self._baseline = measure.idle_power(
+                meter,
+                config.duration_seconds,
+                self._clock,
+                cache=self._baseline_cache,
+                max_age_s=self._baseline_max_age_s,
+                driver=cuda.driver_version if cuda else None,
+                had_context=self._had_context,
+            )
 
     def _begin_window(self) -> None:
         self._begin = self._mark()
-        now_s = self._clock.monotonic()
-        self._start = (
-            self._clock.now() - timedelta(seconds=now_s - self._begin.time_s),
-            self._begin.time_s,
-        )
+        self._start_s = self._begin.time_s
 
     def _mark(self) -> Edge:
         self._synchronize()
         if self._meter is None:
             return Edge(time_s=self._clock.monotonic(), counters_j=())
         return self._meter.mark()
+
+    def _at(self, time_s: float) -> datetime:
+        """The monotonic *time_s* as a date."""
+        moment, anchor_s = self._anchor
+        return moment + timedelta(seconds=time_s - anchor_s)
 
     def _finish(self) -> None:
         try:
@@ -269,107 +337,110 @@ class Experiment:
             # The requests were measured all the same: they are not given up for a sensor.
             self._not_measured = (str(error),)
             end, samples = Edge(time_s=self._clock.monotonic(), counters_j=()), None
-        devices: tuple[DeviceEnergy, ...] = ()
-        timeseries = None
+        self._look_around("end")
+        evidence, timeseries = Evidence(), None
         if self._meter is not None and samples is not None:
-            devices = measure.device_energies(self._meter.devices, samples, self._begin, end)
-            timeseries = measure.to_table(self._meter.devices, samples, origin_s=self._start[1])
-        process = self._process(end, devices)
-        temperatures = () if samples is None else self._temperatures(samples, end)
-        self._made = self._aggregate(process, temperatures), timeseries
+            devices = self._meter.devices
+            evidence = measure.gather_evidence(
+                devices,
+                samples,
+                self._begin,
+                end,
+                origin_s=self._start_s,
+                requests=self._recorder.spans,
+            )
+            timeseries = measure.to_table(devices, samples, origin_s=self._start_s)
+        self._made = self._aggregate(self._process(end, evidence), evidence), timeseries
 
     def _end_metering(self) -> tuple[Edge, Samples | None]:
-        end = self._mark()
+        end = self._mark() if self._end is None else self._end
         return end, None if self._meter is None else self._meter.stop()
 
-    def _aggregate(
-        self, process: RawProcessResult, temperatures: tuple[quality.TemperatureRange, ...]
-    ) -> ExperimentResult:
-        methodology = measure.derive_measurement_methodology(self._warmup, None)
-        steady = methodology == "steady_state" and self._warmup is not None
-        start, start_s = self._start
-        window = (
-            self._begin.time_s - start_s,
-            (process.timestamps.end - start).total_seconds(),
+    def _aggregate(self, process: RawProcessResult, evidence: Evidence) -> ExperimentResult:
+        begin_s = self._begin.time_s - self._start_s
+        window = begin_s, begin_s + process.inference_metrics.inference_time_sec
+        methodology = measure.derive_measurement_methodology(
+            self._warmup, None if self._end is None else window
         )
         made = aggregate_results(
             [process],
             measurement_config_hash=measurement_config_hash(process.effective_config),
             llem_version=llem_version(),
             measurement_methodology=methodology,
-            steady_state_window=window if steady else None,
-            start_time=start,
+            steady_state_window=None if methodology == "total" else window,
+            start_time=self._at(self._start_s),
             environment_snapshot=self._environment,
-            warmup_excluded_samples=process.warmup_result.iterations_completed
-            if steady and process.warmup_result
-            else None,
-            reproducibility_notes=quality.reproducibility_notes(process.devices),
+            warmup_excluded_samples=None if methodology == "total" else self._excluded,
+            reproducibility_notes=quality.reproducibility_notes(
+                process.devices, self._compute_capabilities()
+            ),
         )
-        warnings = quality.measurement_warnings(self._signals(made, temperatures))
+        warnings = quality.measurement_warnings(self._signals(made, evidence))
         return attrs.evolve(made, measurement_warnings=warnings)
 
-    def _signals(
-        self, made: ExperimentResult, temperatures: tuple[quality.TemperatureRange, ...]
-    ) -> quality.Signals:
+    def _gpus(self) -> tuple[GPUEnvironment, ...]:
+        return self._environment.hardware.gpus if self._environment else ()
+
+    def _compute_capabilities(self) -> dict[str, str]:
+        return {
+            gpu.uuid: gpu.compute_capability
+            for gpu in self._gpus()
+            if gpu.uuid and gpu.compute_capability
+        }
+
+    def _signals(self, made: ExperimentResult, evidence: Evidence) -> quality.Signals:
         metered = {device.uuid for device in made.devices}
-        gpus = self._environment.hardware.gpus if self._environment else ()
+        latencies_ms = made.process_results[0].per_request_latencies_ms
         return quality.Signals(
             duration_s=made.total_inference_time_sec,
-            prompts=len(made.process_results[0].per_request_latencies_ms),
+            prompts=len(latencies_ms),
             devices=made.devices,
             not_measured=self._not_measured,
-            gpus=tuple(gpu for gpu in gpus if gpu.uuid in metered),
-            longest_request_s=max(made.process_results[0].per_request_latencies_ms, default=0.0)
-            / 1000,
-            temperatures=temperatures,
+            gpus=tuple(gpu for gpu in self._gpus() if gpu.uuid in metered),
+            longest_request_s=max(latencies_ms, default=0.0) / 1000,
+            temperatures=evidence.temperatures,
+            throttles=evidence.throttles,
+            sampler_notes=evidence.notes,
+            foreign_at_start=self._foreign.get("start", ()),
+            foreign_at_end=self._foreign.get("end", ()),
             baseline_taken=made.baseline_power_w is not None,
+            baseline_had_context=self._had_context,
             energy_adjusted_j=made.energy_adjusted_j,
             warmup=self._warmup,
             convergence_wanted=self.config.warmup.convergence_detection,
         )
 
-    def _temperatures(self, samples: Samples, end: Edge) -> tuple[quality.TemperatureRange, ...]:
-        inside = [self._begin.time_s <= time_s <= end.time_s for time_s in samples.times_s]
-        ranges = []
-        for device, column in zip(
-            self._meter.devices if self._meter else (), samples.temperature_c, strict=True
-        ):
-            known = [
-                c for c, within in zip(column, inside, strict=True) if within and not math.isnan(c)
-            ]
-            if known:
-                ranges.append(
-                    quality.TemperatureRange(uuid=device.uuid, low_c=min(known), high_c=max(known))
-                )
-        return tuple(ranges)
-
-    def _process(self, end: Edge, devices: tuple[DeviceEnergy, ...]) -> RawProcessResult:
-        start, start_s = self._start
+    def _process(self, end: Edge, evidence: Evidence) -> RawProcessResult:
+        start = self._at(self._start_s)
         return process_result(
             self._recorder,
             experiment_id=self._experiment_id or _new_experiment_id(self.config.model, start),
             config=self.config,
             info=self._info,
-            window=Timestamps(
-                start=start + timedelta(seconds=self._begin.time_s - start_s),
-                end=start + timedelta(seconds=end.time_s - start_s),
-            ),
+            window=Timestamps(start=self._at(self._begin.time_s), end=self._at(end.time_s)),
             seconds=end.time_s - self._begin.time_s,
-            devices=devices,
-            breakdown=self._breakdown(devices),
+            evidence=evidence,
+            breakdown=self._breakdown(evidence),
+            thermal_throttle=measure.throttle_info(evidence.throttles, evidence.temperatures),
             warmup=self._warmup,
             peak_memory_mb=self._peak_memory_mb(),
         )
 
-    def _breakdown(self, devices: tuple[DeviceEnergy, ...]) -> EnergyBreakdown | None:
+    def _breakdown(self, evidence: Evidence) -> EnergyBreakdown | None:
+        devices = evidence.devices
         if not devices or any(device.energy_j is None for device in devices):
             return None
-        if self._baseline is None or self._baseline.total_w is None:
-            return EnergyBreakdown(baseline_method=BaselineMethod.UNAVAILABLE)
+        idle = self._baseline
+        if idle is None or idle.method is BaselineMethod.UNAVAILABLE:
+            return EnergyBreakdown(
+                baseline_method=BaselineMethod.UNAVAILABLE, phases=evidence.phases
+            )
         return EnergyBreakdown(
-            baseline_power_w=self._baseline.total_w,
-            baseline_method=BaselineMethod.FRESH,
-            baseline_timestamp=self._baseline.timestamp,
+            baseline_power_w=idle.baseline.total_w,
+            baseline_method=idle.method,
+            baseline_timestamp=idle.baseline.timestamp,
+            baseline_cache_age_sec=idle.cache_age_s,
+            phases=evidence.phases,
         )
 
 
@@ -465,7 +536,12 @@ def _new_experiment_id(model: str, start: datetime) -> str:
     return f"{model}_{start:%Y%m%d_%H%M%S}_{secrets.token_hex(4)}"
 
 
-def _synchronize_torch() -> None:
+def _holds_context() -> bool:
+    """Whether this process has a CUDA context, as far as torch knows."""
     torch: Any = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.synchronize()
+    return torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()
+
+
+def _synchronize_torch() -> None:
+    if _holds_context():
+        sys.modules["torch"].cuda.synchronize()

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import attrs
+from attrs.converters import optional
 
 from llem.domain.config import ExperimentConfig
 from llem.domain.energy import Sensor
@@ -105,6 +106,10 @@ class Device:
         parent_of_mig: Whether the figure is that of a GPU whose MIG instances share it.
         limit_w: Power limit in force, more than which it does not draw for long. Unit: W.
             None: not known.
+        refresh_s: Time between two readings that its power sensor makes. Unit: s.
+        window_s: Time that each of these is the mean of: less than *refresh_s* where the sensor
+            looks at a part of the time only. Unit: s. None: all of the time between two.
+        counter_refresh_s: Time between two updates of its energy counter. Unit: s.
         counter_range_j: Where its energy counter wraps around to 0. Unit: J. None: it does not.
     """
 
@@ -116,6 +121,9 @@ class Device:
     period_s: float | None = None
     parent_of_mig: bool = False
     limit_w: float | None = None
+    refresh_s: float = 0.0
+    window_s: float | None = None
+    counter_refresh_s: float = 0.0
     counter_range_j: float | None = None
 
 
@@ -128,27 +136,46 @@ class Edge:
         time_s: Monotonic time of the edge. Unit: s.
         counters_j: Energy counter of each device at the edge. Unit: J. None: it has none, or did
             not answer.
+        spread_s: Time that reading them took, with *time_s* in its middle. Unit: s.
     """
 
     time_s: float
     counters_j: tuple[float | None, ...]
+    spread_s: float = 0.0
 
 
-def _column(dtype: str, dimensions: int) -> Any:
-    """A converter to a read-only array. numpy loads when the first samples are made."""
+def _array(values: Any, dtype: str) -> Any:
+    """A read-only array. numpy loads when the first samples are made."""
+    import numpy as np
 
-    def convert(values: Any) -> Any:
-        if values is None:
-            return None
-        import numpy as np
+    made = np.asarray(values, dtype=dtype).view()
+    made.flags.writeable = False
+    return made
 
-        made = np.asarray(values, dtype=dtype).view()
-        if made.ndim != dimensions:
-            made = made.reshape((len(made), 0) if made.size == 0 else (len(made), -1))
-        made.flags.writeable = False
-        return made
 
-    return convert
+def _times(values: "npt.ArrayLike") -> "npt.NDArray[np.float64]":
+    times: npt.NDArray[np.float64] = _array(values, "f8")
+    return times
+
+
+def _table(values: "npt.ArrayLike", dtype: str) -> Any:
+    made = _array(values, dtype)
+    return made if made.ndim == 2 else made.reshape(len(made), -1 if made.size else 0)
+
+
+def _readings(values: "npt.ArrayLike") -> "npt.NDArray[np.float32]":
+    readings: npt.NDArray[np.float32] = _table(values, "f4")
+    return readings
+
+
+def _counters(values: "npt.ArrayLike") -> "npt.NDArray[np.float64]":
+    counters: npt.NDArray[np.float64] = _table(values, "f8")
+    return counters
+
+
+def _masks(values: "npt.ArrayLike") -> "npt.NDArray[np.uint32]":
+    masks: npt.NDArray[np.uint32] = _table(values, "u4")
+    return masks
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -179,39 +206,54 @@ class Samples:
         ResultValidationError: The columns differ in length.
     """
 
-    times_s: "npt.NDArray[np.float64]" = attrs.field(default=(), converter=_column("f8", 1))
-    power_w: "npt.NDArray[np.float32]" = attrs.field(default=(), converter=_column("f4", 2))
-    temperature_c: "npt.NDArray[np.float32]" = attrs.field(default=(), converter=_column("f4", 2))
+    times_s: "npt.NDArray[np.float64]" = attrs.field(default=(), converter=_times)
+    power_w: "npt.NDArray[np.float32]" = attrs.field(default=(), converter=_readings)
+    temperature_c: "npt.NDArray[np.float32]" = attrs.field(default=(), converter=_readings)
     counter_j: "npt.NDArray[np.float64] | None" = attrs.field(
-        default=None, converter=_column("f8", 2)
+        default=None, converter=optional(_counters)
     )
     utilisation_pct: "npt.NDArray[np.float32] | None" = attrs.field(
-        default=None, converter=_column("f4", 2)
+        default=None, converter=optional(_readings)
     )
     memory_utilisation_pct: "npt.NDArray[np.float32] | None" = attrs.field(
-        default=None, converter=_column("f4", 2)
+        default=None, converter=optional(_readings)
     )
     memory_mb: "npt.NDArray[np.float32] | None" = attrs.field(
-        default=None, converter=_column("f4", 2)
+        default=None, converter=optional(_readings)
     )
     clock_event_reasons: "npt.NDArray[np.uint32] | None" = attrs.field(
-        default=None, converter=_column("u4", 2)
+        default=None, converter=optional(_masks)
     )
     reading_age_s: "npt.NDArray[np.float32] | None" = attrs.field(
-        default=None, converter=_column("f4", 2)
+        default=None, converter=optional(_readings)
     )
     stride: int = 1
     notes: tuple[str, ...] = ()
 
     def __attrs_post_init__(self) -> None:
-        for field in attrs.fields(Samples)[1:-2]:
-            column = getattr(self, field.name)
-            if column is not None and column.shape != (len(self.times_s), self.power_w.shape[1]):
+        shape = len(self.times_s), self.power_w.shape[1]
+        for name in COLUMNS_OF_SAMPLES:
+            column = getattr(self, name)
+            if column is not None and column.shape != shape:
                 raise ResultValidationError(
-                    f"{field.name} must be of shape (ticks, devices) = "
-                    f"{(len(self.times_s), self.power_w.shape[1])}, got {column.shape}",
-                    field=field.name,
+                    f"{name} must be of shape (ticks, devices) = {shape}, got {column.shape}",
+                    field=name,
                 )
+
+    def between(self, first: int, last: int) -> "Samples":
+        """The ticks from *first* to before *last*, and all else as it is."""
+        kept = slice(first, last)
+        columns: dict[str, Any] = {name: getattr(self, name) for name in COLUMNS_OF_SAMPLES}
+        for name, column in columns.items():
+            columns[name] = None if column is None else column[kept]
+        return attrs.evolve(self, times_s=self.times_s[kept], **columns)
+
+
+COLUMNS_OF_SAMPLES = tuple(
+    field.name
+    for field in attrs.fields(Samples)
+    if field.name not in {"times_s", "stride", "notes"}
+)
 
 
 @runtime_checkable

@@ -5,13 +5,15 @@ import threading
 from collections.abc import Sequence
 
 from llem.codec import to_mapping
+from llem.domain.conditions import Evidence, RequestSpan
 from llem.domain.config import ExperimentConfig
 from llem.domain.efficiency import (
     BatchEfficiencyMetrics,
     ExtendedEfficiencyMetrics,
+    GPUUtilisationMetrics,
     MemoryEfficiencyMetrics,
 )
-from llem.domain.energy import DeviceEnergy, EnergyBreakdown, Sensor
+from llem.domain.energy import DeviceEnergy, EnergyBreakdown, Sensor, ThermalThrottleInfo
 from llem.domain.latency import LatencyMeasurements, MeasurementMode, WarmupResult
 from llem.domain.process import (
     ComputeMetrics,
@@ -39,6 +41,7 @@ class Recorder:
         batches: Batches.
         flops: Floating-point operations. None: not known of every batch.
         modes: How token latencies were taken.
+        spans: When each batch was served, where that is known.
     """
 
     def __init__(self) -> None:
@@ -54,6 +57,7 @@ class Recorder:
         self.batches = 0
         self.flops: float | None = None
         self.modes: set[MeasurementMode] = set()
+        self.spans: list[RequestSpan] = []
 
     def add(self, output: BatchOutput) -> None:
         """Add one batch of requests. Safe for many threads."""
@@ -67,6 +71,11 @@ class Recorder:
         self.padding_tokens += output.padding_tokens
         self.latencies_ms += [1000 * output.latency_s] * len(output.input_tokens)
         self.modes.add(output.mode)
+        if output.ended_s is not None:
+            start_s = output.ended_s - output.latency_s
+            first_s = None if output.ttft_s is None else start_s + output.ttft_s
+            span = RequestSpan(start_s=start_s, first_token_s=first_s, end_s=output.ended_s)
+            self.spans.append(span)
         if output.ttft_s is not None:
             self.ttft_ms += [1000 * output.ttft_s] * len(output.input_tokens)
         intervals = [1000 * seconds for seconds in output.itl_s]
@@ -103,8 +112,9 @@ def process_result(
     info: BackendInfo | None,
     window: Timestamps,
     seconds: float,
-    devices: tuple[DeviceEnergy, ...],
+    evidence: Evidence,
     breakdown: EnergyBreakdown | None,
+    thermal_throttle: ThermalThrottleInfo | None,
     warmup: WarmupResult | None,
     peak_memory_mb: float | None,
 ) -> RawProcessResult:
@@ -118,11 +128,16 @@ def process_result(
         info: What the engine says of itself. None: it said nothing.
         window: The measured window, by the wall clock.
         seconds: Length of the window, by the monotonic clock. Unit: s.
-        devices: Evidence for each device's energy.
+        evidence: What the samples of the window came to.
         breakdown: How the idle power came about. None: no energy was measured.
+        thermal_throttle: Whether a device slowed itself down. None: not known.
         warmup: What warming up came to. None: there was none.
-        peak_memory_mb: Most device memory in use. Unit: MiB. None: not known.
+        peak_memory_mb: Most device memory in use, as the engine says. Unit: MiB. None: what the
+            devices say is taken.
     """
+    devices = evidence.devices
+    if peak_memory_mb is None:
+        peak_memory_mb = evidence.peak_memory_mb
     info = info or BackendInfo(device="unknown", device_name=_name_of_first_gpu(devices))
     tokens = recorder.input_tokens + recorder.output_tokens
     gpu = next((device for device in devices if device.sensor is not Sensor.RAPL), None)
@@ -150,10 +165,14 @@ def process_result(
         ),
         effective_config=to_mapping(config),
         extended_metrics=ExtendedEfficiencyMetrics(
-            memory=_memory(info, peak_memory_mb), batch=_batches(recorder, config.batch_size)
+            memory=_memory(info, peak_memory_mb),
+            gpu_utilisation=_utilisation(evidence),
+            batch=_batches(recorder, config.batch_size),
         ),
         per_request_latencies_ms=tuple(recorder.latencies_ms),
+        gpu_utilisation_samples=evidence.utilisation_pct,
         energy_breakdown=breakdown,
+        thermal_throttle=thermal_throttle,
         warmup_result=warmup,
         devices=devices,
     )
@@ -168,6 +187,15 @@ def _memory(info: BackendInfo, peak_mb: float | None) -> MemoryEfficiencyMetrics
         peak_memory_mb=peak_mb,
         inference_memory_mb=used,
         model_memory_utilisation=_ratio(model_mb, info.total_memory_mb),
+    )
+
+
+def _utilisation(evidence: Evidence) -> GPUUtilisationMetrics:
+    busy = evidence.utilisation_pct
+    return GPUUtilisationMetrics(
+        sm_utilisation_mean=math.fsum(busy) / len(busy) if busy else None,
+        sm_utilisation_samples=len(busy),
+        memory_bandwidth_utilisation=evidence.memory_utilisation_pct,
     )
 
 

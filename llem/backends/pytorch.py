@@ -54,7 +54,7 @@ SET_BY_BACKEND = frozenset(
 
 class Timeline(BaseStreamer):
     """
-    When a batch was begun, had the tokens of each step on the host, and was done.
+    When a batch was begun, had the tokens of each step on the host, and was done: monotonic times.
 
     Attributes:
         started_s: Time of the start. Unit: s.
@@ -64,7 +64,7 @@ class Timeline(BaseStreamer):
 
     def __init__(self) -> None:
         self._pushed: list[float] = []
-        self.started_s = self.ended_s = time.perf_counter()
+        self.started_s = self.ended_s = time.monotonic()
 
     @property
     def steps_s(self) -> list[float]:
@@ -73,11 +73,11 @@ class Timeline(BaseStreamer):
 
     def put(self, value: object) -> None:  # noqa: ARG002, the tokens are read from the result
         """Note that the prompt or a step is there. Fetching its tokens has synchronised a GPU."""
-        self._pushed.append(time.perf_counter())
+        self._pushed.append(time.monotonic())
 
     def end(self) -> None:
         """Note that there is no further step."""
-        self.ended_s = time.perf_counter()
+        self.ended_s = time.monotonic()
 
 
 @attrs.frozen(kw_only=True)
@@ -315,6 +315,7 @@ def _output(
         padding_tokens=width * len(batch) - sum(input_tokens),
         flops=loaded.flops.of(input_tokens, output_tokens) if loaded.flops else None,
         mode=_mode(len(batch), steps),
+        ended_s=timeline.ended_s,
     )
 
 

@@ -6,6 +6,8 @@ They are no part of the record, which keeps what was made of them.
 
 import attrs
 
+from llem.domain.energy import DeviceEnergy, PhaseEnergy
+
 
 @attrs.frozen(kw_only=True)
 class TemperatureRange:
@@ -65,3 +67,45 @@ class GpuProcess:
     uuid: str
     pid: int
     memory_mb: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class RequestSpan:
+    """
+    When one request, or one batch of requests, was served. Monotonic times.
+
+    Attributes:
+        start_s: When it was sent. Unit: s.
+        first_token_s: When its first token came. Unit: s. None: not known.
+        end_s: When its last token came. Unit: s.
+    """
+
+    start_s: float
+    first_token_s: float | None
+    end_s: float
+
+
+@attrs.frozen(kw_only=True)
+class Evidence:
+    """
+    What the samples of the measured window came to.
+
+    Attributes:
+        devices: The energy of each device, and what it rests on.
+        phases: Energy of prefill, decode and the rest.
+        temperatures: How far each device's temperature moved.
+        throttles: How long each device was slowed down. Empty: none of them says so.
+        utilisation_pct: GPU utilisation at each look at each device. Unit: %.
+        memory_utilisation_pct: Mean share of time with memory traffic. Unit: %. None: not known.
+        peak_memory_mb: Most memory in use on one device. Unit: MiB. None: not known.
+        notes: What went wrong with the sampling.
+    """
+
+    devices: tuple[DeviceEnergy, ...] = ()
+    phases: tuple[PhaseEnergy, ...] = ()
+    temperatures: tuple[TemperatureRange, ...] = ()
+    throttles: tuple[DeviceThrottle, ...] = ()
+    utilisation_pct: tuple[float, ...] = ()
+    memory_utilisation_pct: float | None = None
+    peak_memory_mb: float | None = None
+    notes: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ from llem.domain.config import EnergyConfig
 from llem.errors import MeterError
 from llem.measure.nvml import NvmlMeter
 from llem.measure.rapl import RaplMeter
+from llem.measure.zeus import ZeusMeter
 from llem.protocols import EnergyMeter
 
 
@@ -16,29 +17,26 @@ def open_meter(
     The meter that *config* asks for, or None and why, one line for each that does not answer.
 
     Args:
-        config: nvml, rapl, auto for the first of them that answers, or None for no meter.
+        config: nvml, rapl, zeus, auto for the first of nvml and rapl that answers, or None for no
+            meter.
         uuids: The GPUs that the run uses. None: those that CUDA shows to this process.
 
     Raises:
-        MeterError: A meter asked for by name does not answer, or is not part of this version.
+        MeterError: A meter asked for by name does not answer.
     """
     meters: dict[str, Callable[[], EnergyMeter]] = {
         "nvml": lambda: NvmlMeter(uuids=uuids),
         "rapl": RaplMeter,
+        "zeus": lambda: ZeusMeter(uuids),
     }
     if config.backend is None:
         return None, ("energy.backend is None: no meter was asked for",)
     if config.backend != "auto":
-        if config.backend not in meters:
-            raise MeterError(
-                f"energy.backend {config.backend} is not built into this version: "
-                "use auto, nvml or rapl"
-            )
         return meters[config.backend](), ()
     reasons: list[str] = []
-    for opened in meters.values():
+    for name in ("nvml", "rapl"):
         try:
-            return opened(), tuple(reasons)
+            return meters[name](), tuple(reasons)
         except MeterError as error:
             reasons.append(str(error))
     return None, tuple(reasons)

@@ -3,35 +3,48 @@ From samples and counters to energy, the same way for every meter.
 
 Power is integrated by the trapezoid rule on the real times of the samples, interpolated at both
 edges of the window. A reading that failed is left out, and the line between its neighbours
-bridges it.
+bridges it. Samples are read in blocks of ticks, so that memory stays bounded whatever the length.
 """
 
-import itertools
 import math
-from array import array
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 import attrs
+import numpy as np
+import numpy.typing as npt
 
 from llem.domain.energy import DeviceEnergy, Sensor
 from llem.errors import MeterError
 from llem.protocols import Device, Edge, Samples
 
+Floats = npt.NDArray[np.float64]
+
 GAP_PERIODS = 5
 """
-Periods without a sample that count as a gap. A busy machine delays a sampling thread by a period
-or two; five are the first that only a failing sensor or a stalled machine explains.
+Periods without a sample that count as a gap. A busy machine delays a tick by a period or two; five
+are the first that only a failing sensor or a stalled machine explains.
 """
+
+MIN_GAP_PERIOD_S = 0.02
+"""Shorter periods count as this long: what a busy machine delays does not shrink with them."""
+
+UNSEEN_PERIODS = 1.5
+"""Periods between two samples beyond which power may have risen and fallen unseen."""
+
+MAX_AGE_S = 10.0
+"""Age of a reading beyond which the sensor's clock is taken to be wrong. Unit: s."""
+
+MIN_COVERAGE = 0.95
+"""Share of the asked-for samples below which some were missed."""
 
 DISAGREEMENT_LIMIT = 0.1
 """Share by which counter and integral may differ: twice the 5 % that sensors are specified to."""
 
-COUNTER_REFRESH_S = {Sensor.RAPL: 0.001}
-"""Time between two updates of a sensor's counter where it is known. Unit: s."""
+MAX_POWER_W = 10_000.0
+"""More than any device draws. A counter that seems to have run faster was reset. Unit: W."""
 
-DEFAULT_COUNTER_REFRESH_S = 0.1
-"""The same for every other sensor: data-center GPUs update theirs every 20 to 100 ms. Unit: s."""
+BLOCK = 8192
+"""Ticks that are looked at together: with eight devices half a MiB, which caches hold."""
 
 _NVML_POWER = {Sensor.NVML_POWER, Sensor.NVML_POWER_INSTANT, Sensor.NVML_POWER_AVERAGE}
 
@@ -44,18 +57,23 @@ def device_energies(
 
     ``energy_j`` is the difference of the device's counter where it has one that advanced, else the
     integral of its power, else None. ``error_bound_j`` bounds what sampling and refreshing leave
-    out, not the sensor's own accuracy:
+    out, not the calibration of the sensor. Below, *top* is the power limit or the greatest power
+    seen, whichever is more:
 
-    - counter: its refresh period times the greatest power seen, as both readings are at most one
-      refresh old. None where no power was seen.
-    - integral: the sum over neighbouring samples of their distance times half their difference,
-      which holds for any power that lies between the two and moves one way. Segments that an
-      edge cuts count their whole difference, and stretches beyond the outermost sample, which
-      take its value, the greatest power seen.
+    - counter: its refresh period, and the time that reading the edges took, times *top*. Each
+      reading is at most one refresh old, so the difference is off by at most one refresh. None
+      where *top* is not known.
+    - integral: for neighbouring samples their distance, or the sensor's refresh period where that
+      is longer, times the change of power between them, which holds for any power that moves one
+      way in between. More than `UNSEEN_PERIODS` apart it may have done otherwise: their distance
+      times *top*. Where the sensor looks at a part of the time only, the rest of the window, times
+      how far power can lie from its mean between 0 and *top*. Where it gives running means, half
+      their length times *top*.
 
     Codes: ``counter_reset`` a counter ran backwards, or stopped answering; ``sampling_gap`` more
-    than `GAP_PERIODS` without a sample; ``sources_disagree`` counter and integral differ by more
-    than `DISAGREEMENT_LIMIT`, or the counter stands still; ``mig_parent_energy`` the figure is
+    than `GAP_PERIODS` without a sample; ``samples_missed`` fewer than `MIN_COVERAGE` of them;
+    ``sources_disagree`` counter and integral differ by more than `DISAGREEMENT_LIMIT` and what the
+    counter's refresh explains, or the counter stands still; ``mig_parent_energy`` the figure is
     that of a whole GPU that is split; ``energy_not_measured`` there is no figure.
 
     Args:
@@ -65,15 +83,18 @@ def device_energies(
         end: Last edge.
 
     Raises:
-        MeterError: The window ends before it begins.
+        MeterError: The window ends before it begins, or samples and devices differ in number.
     """
     if end.time_s < begin.time_s:
         raise MeterError(f"the window ends {begin.time_s - end.time_s:g} s before it begins")
-    columns = samples.power_w or (array("d"),) * len(devices)
-    counters = zip(begin.counters_j, end.counters_j, strict=True)
+    if len(samples.times_s) and samples.power_w.shape[1] != len(devices):
+        raise MeterError(
+            f"the meter has {len(devices)} devices and sampled {samples.power_w.shape[1]}"
+        )
+    traces = _traces(devices, samples, begin.time_s, end.time_s)
     return tuple(
-        _device_energy(device, _valid(samples.times_s, power), begin.time_s, end.time_s, counter)
-        for device, power, counter in zip(devices, columns, counters, strict=True)
+        _device_energy(device, trace, _counted(column, device, samples, begin, end), begin, end)
+        for column, (device, trace) in enumerate(zip(devices, traces, strict=True))
     )
 
 
@@ -87,54 +108,197 @@ def mean_power_w(energies: Sequence[DeviceEnergy], duration_s: float) -> tuple[f
     )
 
 
-@attrs.frozen
+@attrs.define
 class _Trace:
-    """Valid samples of one device: times in s, power in W."""
+    """
+    What the valid samples of one device tell of a window, added up block by block.
 
-    times_s: "array[float]"
-    power_w: "array[float]"
+    Attributes:
+        device: The device.
+        period_s: Time between two kept ticks. Unit: s. None: power is not sampled.
+        energy_j: Integral over the window, from the first to the last sample near it. Unit: J.
+        change_j: Distance of neighbouring samples times their change. Unit: J.
+        unseen_s: Time between samples that lie too far apart. Unit: s.
+        peak_w: Greatest power. Unit: W.
+        max_gap_s: Longest time between two samples, within the window. Unit: s.
+        inside: Samples in the window.
+        first: Time and power of the first sample met. Unit: s, W.
+        last: The same of the last one.
+    """
+
+    device: Device
+    period_s: float | None
+    energy_j: float = 0.0
+    change_j: float = 0.0
+    unseen_s: float = 0.0
+    peak_w: float = 0.0
+    max_gap_s: float = 0.0
+    inside: int = 0
+    first: tuple[float, float] | None = None
+    last: tuple[float, float] | None = None
+
+    def head_s(self, begin_s: float) -> float:
+        """Time of the window before the first sample. Unit: s."""
+        return 0.0 if self.first is None else max(self.first[0] - begin_s, 0.0)
+
+    def tail_s(self, end_s: float) -> float:
+        """Time of the window after the last sample. Unit: s."""
+        return 0.0 if self.last is None else max(end_s - self.last[0], 0.0)
+
+    def gap_s(self, begin_s: float, end_s: float) -> float | None:
+        """Longest time of the window without a sample. Unit: s. None: power is not sampled."""
+        if self.period_s is None:
+            return None
+        if self.first is None:
+            return end_s - begin_s
+        edges = self.head_s(begin_s), self.tail_s(end_s)
+        return min(max(self.max_gap_s, *edges), end_s - begin_s)
+
+    def top_w(self) -> float | None:
+        """Power that the device does not exceed. Unit: W. None: not known."""
+        known = [self.device.limit_w or 0.0, self.peak_w]
+        return max(known) or (None if self.first is None else 0.0)
 
 
 @attrs.frozen
 class _Integral:
-    """Energy and the bound on its error in J, and the greatest power that went into it in W."""
+    """Energy and the bound on its error. Unit: J."""
 
     energy_j: float
     bound_j: float
-    peak_w: float
 
 
-def _valid(times_s: "array[float]", power_w: "array[float]") -> _Trace:
-    if math.isfinite(sum(power_w)) and min(power_w, default=0.0) >= 0:
-        return _Trace(times_s, power_w)
-    kept = [math.isfinite(power) and power >= 0 for power in power_w]
-    return _Trace(
-        array("d", itertools.compress(times_s, kept)), array("d", itertools.compress(power_w, kept))
+def _traces(
+    devices: Sequence[Device], samples: Samples, begin_s: float, end_s: float
+) -> list[_Trace]:
+    """One trace a device. Devices that are sampled alike go through a block together."""
+    traces = [
+        _Trace(
+            attrs.evolve(device, refresh_s=max(device.refresh_s, _oldest_s(samples, column))),
+            None if device.period_s is None else device.period_s * samples.stride,
+        )
+        for column, device in enumerate(devices)
+    ]
+    groups: dict[tuple[float, float | None], list[int]] = {}
+    for column, trace in enumerate(traces):
+        groups.setdefault((trace.device.refresh_s, trace.period_s), []).append(column)
+    for start in range(0, len(samples.times_s), BLOCK):
+        # One tick more: the line from one block to the next belongs to the former.
+        block = slice(start, start + BLOCK + 1)
+        times_s, power_w = samples.times_s[block], samples.power_w[block]
+        for columns in groups.values():
+            chosen = power_w if len(columns) == len(traces) else power_w[:, columns]
+            _add_block([traces[i] for i in columns], times_s, chosen, begin_s, end_s)
+    return traces
+
+
+def _oldest_s(samples: Samples, column: int) -> float:
+    """Greatest age of a reading by the sensor's own timestamp, where that is to be believed."""
+    if samples.reading_age_s is None:
+        return 0.0
+    ages_s = samples.reading_age_s[:, column]
+    return float(ages_s.max(initial=0.0, where=ages_s <= MAX_AGE_S))
+
+
+def _add_block(
+    traces: list[_Trace],
+    times_s: Floats,
+    power_w: npt.NDArray[np.float32],
+    begin_s: float,
+    end_s: float,
+) -> None:
+    """Add a block whose first tick is the last one of the block before, where there was one."""
+    with np.errstate(invalid="ignore"):
+        valid = bool((power_w.min(axis=0) >= 0).all() and (power_w.max(axis=0) < np.inf).all())
+    if valid and all(trace.last is None or trace.last[0] == times_s[0] for trace in traces):
+        _add(traces, times_s, power_w.astype("f8"), begin_s, end_s)
+        return
+    for column, trace in enumerate(traces):
+        with np.errstate(invalid="ignore"):
+            read = (power_w[:, column] >= 0) & (power_w[:, column] < np.inf)
+        times, kept = times_s[read], power_w[read, column].astype("f8")
+        if trace.last is not None:
+            later = times > trace.last[0]
+            times = np.append(trace.last[0], times[later])
+            kept = np.append(trace.last[1], kept[later])
+        _add([trace], times, kept[:, None], begin_s, end_s)
+
+
+def _add(
+    traces: list[_Trace], times_s: Floats, power_w: Floats, begin_s: float, end_s: float
+) -> None:
+    """
+    Add neighbouring samples to *traces*, which are sampled alike.
+
+    The first of them is known already where there were samples before.
+    """
+    if not len(times_s):
+        return
+    inside = int(np.searchsorted(times_s, end_s, "right"))
+    inside -= int(np.searchsorted(times_s, begin_s, "left"))
+    if traces[0].last is not None and begin_s <= times_s[0] <= end_s:
+        inside -= 1
+    for column, trace in enumerate(traces):
+        trace.inside += max(inside, 0)
+        trace.first = trace.first or (float(times_s[0]), float(power_w[0, column]))
+        trace.last = float(times_s[-1]), float(power_w[-1, column])
+    near = slice(
+        max(int(np.searchsorted(times_s, begin_s, "right")) - 1, 0),
+        int(np.searchsorted(times_s, end_s, "left")) + 1,
     )
+    if len(times_s[near]) > 1:
+        _integrate(traces, times_s[near], power_w[near], begin_s, end_s)
+
+
+def _integrate(
+    traces: list[_Trace], times_s: Floats, power_w: Floats, begin_s: float, end_s: float
+) -> None:
+    """Add the trapezoids between two and more neighbouring samples, cut at the edges."""
+    earlier, distance = times_s[:-1], np.diff(times_s)
+    low, high = np.maximum(earlier, begin_s), np.minimum(times_s[1:], end_s)
+    span = np.maximum(high - low, 0.0)
+    share = np.zeros_like(span)
+    np.divide((low + high) / 2 - earlier, distance, out=share, where=span > 0)
+    weight = np.append(span * (1 - share), 0.0)
+    weight[1:] += span * share
+    refresh_s = traces[0].device.refresh_s
+    reach_s = UNSEEN_PERIODS * max(refresh_s, traces[0].period_s or 0.0)
+    seen = (distance <= reach_s) | (reach_s == 0)
+    lasting = np.where(seen & (span > 0), np.maximum(distance, refresh_s), 0.0)
+    energy, peak = weight @ power_w, power_w.max(axis=0)
+    change = lasting @ np.abs(np.diff(power_w, axis=0))
+    unseen_s, longest_s = float(span[~seen].sum()), float(span.max())
+    for column, trace in enumerate(traces):
+        trace.energy_j += float(energy[column])
+        trace.change_j += float(change[column])
+        trace.unseen_s += unseen_s
+        trace.peak_w = max(trace.peak_w, float(peak[column]))
+        trace.max_gap_s = max(trace.max_gap_s, longest_s)
 
 
 def _device_energy(
-    device: Device,
-    trace: _Trace,
-    begin_s: float,
-    end_s: float,
-    counters_j: tuple[float | None, float | None],
+    device: Device, trace: _Trace, counted: tuple[float | None, bool], begin: Edge, end: Edge
 ) -> DeviceEnergy:
-    counter_j, reset = _counter(*counters_j)
-    first, last = bisect_left(trace.times_s, begin_s), bisect_right(trace.times_s, end_s)
-    period_s = device.period_s
-    gap_s = None if period_s is None else _max_gap(trace.times_s[first:last], begin_s, end_s)
-    integral = _integral(_around(trace, first, last), begin_s, end_s, period_s)
+    counter_j, reset = counted
+    duration_s = end.time_s - begin.time_s
+    integral = _integral(trace, begin.time_s, end.time_s)
     integrated_j = None if integral is None else integral.energy_j
-    disagreement = _disagreement(counter_j, integrated_j)
+    counter_bound_j = _counter_bound(trace, begin, end)
     # A counter that stands still has not been refreshed: its 0 is no figure.
-    counted = bool(counter_j)
-    energy_j = counter_j if counted else integrated_j
+    energy_j = counter_j or integrated_j
+    integral_bound_j = None if integral is None else integral.bound_j
+    bound_j = counter_bound_j if counter_j else integral_bound_j
+    gap_s = trace.gap_s(begin.time_s, end.time_s)
+    expected = _expected(trace.period_s, duration_s)
+    coverage = None if expected is None else min(trace.inside / expected, 1.0)
     codes = {
         "counter_reset": reset,
-        "sampling_gap": bool(period_s and gap_s and gap_s > GAP_PERIODS * period_s),
-        "sources_disagree": (disagreement or 0) > DISAGREEMENT_LIMIT
-        or _stands_still(device.sensor, counter_j, integral),
+        "sampling_gap": bool(
+            trace.period_s and gap_s and gap_s > GAP_PERIODS * max(trace.period_s, MIN_GAP_PERIOD_S)
+        ),
+        # One of them falls on either side of an edge as it happens.
+        "samples_missed": (coverage or 1.0) < MIN_COVERAGE and trace.inside + 1 < (expected or 0),
+        "sources_disagree": _disagree(counter_j, integral, counter_bound_j),
         "mig_parent_energy": device.parent_of_mig,
         "energy_not_measured": energy_j is None,
     }
@@ -143,69 +307,91 @@ def _device_energy(
         uuid=device.uuid,
         name=device.name,
         energy_j=energy_j,
-        sensor=_sensor(device.sensor, counted=counted),
+        sensor=_sensor(device.sensor, counted=bool(counter_j)),
         scope=device.scope,
         counter_j=counter_j,
         integrated_j=integrated_j,
-        disagreement=disagreement,
-        sample_count=last - first,
-        sampling_period_s=period_s,
+        disagreement=_disagreement(counter_j, integrated_j),
+        sample_count=trace.inside,
+        sampling_period_s=trace.period_s,
         max_gap_s=gap_s,
-        coverage=_coverage(last - first, end_s - begin_s, period_s),
-        error_bound_j=_error_bound(device.sensor, integral, counted=counted),
+        coverage=coverage,
+        error_bound_j=bound_j,
         codes=tuple(code for code, applies in codes.items() if applies),
     )
 
 
-def _counter(begin_j: float | None, end_j: float | None) -> tuple[float | None, bool]:
+def _integral(trace: _Trace, begin_s: float, end_s: float) -> _Integral | None:
+    """None where fewer than two samples, or none near an edge, tell of the window."""
+    if trace.first is None or trace.last is None or trace.first == trace.last:
+        return None
+    head_s, tail_s = trace.head_s(begin_s), trace.tail_s(end_s)
+    near_s = GAP_PERIODS * max(trace.period_s or math.inf, MIN_GAP_PERIOD_S)
+    if max(head_s, tail_s) > near_s or head_s + tail_s >= end_s - begin_s > 0:
+        return None
+    energy_j = trace.energy_j + head_s * trace.first[1] + tail_s * trace.last[1]
+    top_w = trace.top_w() or 0.0
+    refresh_s, window_s = trace.device.refresh_s, trace.device.window_s
+    if window_s is None:
+        window_s = refresh_s
+    bound_j = trace.change_j + (trace.unseen_s + head_s + tail_s + refresh_s) * top_w
+    if window_s > refresh_s:
+        bound_j += window_s / 2 * top_w
+    elif window_s < refresh_s:
+        unattended = 1 - window_s / refresh_s
+        most_j = top_w * (end_s - begin_s)
+        bound_j += unattended * max(most_j - energy_j, energy_j)
+    return _Integral(energy_j, bound_j)
+
+
+def _counter_bound(trace: _Trace, begin: Edge, end: Edge) -> float | None:
+    top_w = trace.top_w()
+    if top_w is None:
+        return None
+    return top_w * (trace.device.counter_refresh_s + (begin.spread_s + end.spread_s) / 2)
+
+
+def _counted(
+    column: int, device: Device, samples: Samples, begin: Edge, end: Edge
+) -> tuple[float | None, bool]:
     """Difference of a counter, None where it is not known, and whether it was lost on the way."""
+    begin_j, end_j = begin.counters_j[column], end.counters_j[column]
     if begin_j is None or not math.isfinite(begin_j):
         return None, False
-    if end_j is None or not math.isfinite(end_j) or end_j < begin_j:
+    if end_j is None or not math.isfinite(end_j):
         return None, True
-    return end_j - begin_j, False
+    times_s, readings_j = _readings(column, samples, begin, end)
+    steps_j = np.diff(np.concatenate(([begin_j], readings_j, [end_j])))
+    back = steps_j < 0
+    if not back.any():
+        return end_j - begin_j, False
+    if device.counter_range_j is None:
+        return None, True
+    passed_s = np.diff(np.concatenate(([begin.time_s], times_s, [end.time_s])))
+    steps_j[back] += device.counter_range_j
+    possible_j = MAX_POWER_W * np.maximum(passed_s, 1.0)
+    if ((steps_j < 0) | (steps_j > possible_j))[back].any():
+        return None, True
+    return float(steps_j.sum()), False
 
 
-def _around(trace: _Trace, first: int, last: int) -> _Trace:
-    """The samples in the window and the nearest one on either side."""
-    around = slice(max(first - 1, 0), last + 1)
-    return _Trace(trace.times_s[around], trace.power_w[around])
+def _readings(column: int, samples: Samples, begin: Edge, end: Edge) -> tuple[Floats, Floats]:
+    """
+    Times and readings of a counter between the edges.
+
+    The first and the last one are left out: they may have been read on the other side of the edge.
+    """
+    if samples.counter_j is None:
+        return np.empty(0), np.empty(0)
+    inside = slice(*np.searchsorted(samples.times_s, [begin.time_s, end.time_s]).tolist())
+    readings_j = samples.counter_j[inside, column]
+    read = np.isfinite(readings_j)
+    return samples.times_s[inside][read][1:-1], readings_j[read][1:-1]
 
 
-def _integral(
-    trace: _Trace, begin_s: float, end_s: float, period_s: float | None
-) -> _Integral | None:
-    """None where fewer than two samples, or none near an edge, tell of the window."""
-    if len(trace.times_s) < 2:
-        return None
-    head_s = max(trace.times_s[0] - begin_s, 0.0)
-    tail_s = max(end_s - trace.times_s[-1], 0.0)
-    if period_s is not None and max(head_s, tail_s) > GAP_PERIODS * period_s:
-        return None
-    peak_w = max(trace.power_w)
-    energy_j = head_s * trace.power_w[0] + tail_s * trace.power_w[-1]
-    bound_j = (head_s + tail_s) * peak_w
-    points = zip(trace.times_s, trace.power_w, strict=True)
-    for (t0, p0), (t1, p1) in itertools.pairwise(points):
-        low, high = max(t0, begin_s), min(t1, end_s)
-        if high <= low:
-            continue
-        share = ((low + high) / 2 - t0) / (t1 - t0)
-        energy_j += (high - low) * (p0 * (1 - share) + p1 * share)
-        whole = high - low == t1 - t0
-        bound_j += (high - low) * abs(p1 - p0) * (0.5 if whole else 1.0)
-    return _Integral(energy_j, bound_j, peak_w)
-
-
-def _max_gap(inside_s: "array[float]", begin_s: float, end_s: float) -> float:
-    stops = [begin_s, *inside_s, end_s]
-    return max(later - earlier for earlier, later in itertools.pairwise(stops))
-
-
-def _coverage(count: int, duration_s: float, period_s: float | None) -> float | None:
-    if period_s is None:
-        return None
-    return min(count / max(math.floor(duration_s / period_s), 1), 1.0)
+def _expected(period_s: float | None, duration_s: float) -> int | None:
+    """Samples that were asked for. None: power is not sampled."""
+    return None if period_s is None else max(math.floor(duration_s / period_s), 1)
 
 
 def _disagreement(counter_j: float | None, integrated_j: float | None) -> float | None:
@@ -214,22 +400,18 @@ def _disagreement(counter_j: float | None, integrated_j: float | None) -> float 
     return abs(counter_j - integrated_j) / counter_j
 
 
-def _stands_still(sensor: Sensor, counter_j: float | None, integral: _Integral | None) -> bool:
-    """Whether the counter shows nothing where the power says that it has been refreshed."""
-    if counter_j != 0 or integral is None:
+def _disagree(
+    counter_j: float | None, integral: _Integral | None, counter_bound_j: float | None
+) -> bool:
+    if counter_j is None or integral is None:
         return False
-    return integral.energy_j > integral.bound_j + _lag(sensor) * integral.peak_w
-
-
-def _lag(sensor: Sensor) -> float:
-    return COUNTER_REFRESH_S.get(sensor, DEFAULT_COUNTER_REFRESH_S)
+    explained_j = counter_bound_j or 0.0
+    if counter_j == 0:
+        # It stands still though power was drawn for longer than it takes to be refreshed.
+        return integral.energy_j > explained_j + integral.bound_j
+    difference_j = abs(counter_j - integral.energy_j)
+    return difference_j - explained_j > DISAGREEMENT_LIMIT * counter_j
 
 
 def _sensor(sensor: Sensor, *, counted: bool) -> Sensor:
     return Sensor.NVML_TOTAL_ENERGY if counted and sensor in _NVML_POWER else sensor
-
-
-def _error_bound(sensor: Sensor, integral: _Integral | None, *, counted: bool) -> float | None:
-    if integral is None:
-        return None
-    return _lag(sensor) * integral.peak_w if counted else integral.bound_j

@@ -1,21 +1,69 @@
 """Energy of NVIDIA GPUs."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import attrs
 
 from llem.domain.energy import Sensor
 from llem.errors import MeterError
+from llem.measure import poller
 from llem.measure.nvml_client import Gpu, NvmlClient
-from llem.measure.sampler import Reading, Sampler
+from llem.measure.sampler import Recording, Sampler
 from llem.protocols import Device, Edge, EnergyMeter, Samples
 
-DEFAULT_PERIOD_S = 0.05
-"""Time between two samples. Data-center GPUs refresh their power every 20 to 100 ms. Unit: s."""
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+DEFAULT_PERIOD_S = 0.02
+"""Time between two samples, that of the GPUs whose power is refreshed most often. Unit: s."""
 
 MAX_PERIOD_S = 0.1
 """Longest time between two samples. Unit: s."""
 
+COUNTER_REFRESH_S = 0.1
+"""Time between two updates of the energy counter: 0.02 to 0.1, by the GPU. Unit: s."""
+
+SCOPES = {0: "gpu", 1: "module", 2: "memory"}
+"""What NVML's scopes of a power field cover."""
+
 NVML_TEMPERATURE_GPU = 0
+
+
+@attrs.frozen
+class Timing:
+    """
+    How often a power sensor is read, and what each reading is the mean of. Unit: s.
+
+    Measured by Yang, Adamek and Armour, "Part-time Power Measurements: nvidia-smi's Lack of
+    Attention", SC24; the one-second mean is NVML's own word on ``nvmlDeviceGetPowerUsage``.
+    """
+
+    refresh_s: float
+    window_s: float
+
+
+PART_TIME = Timing(0.1, 0.025)
+RUNNING_MEAN = Timing(0.1, 1.0)
+
+
+def timing(sensor: Sensor, capability: tuple[int, int]) -> Timing:
+    """
+    How the power reading *sensor* of a GPU of this compute *capability* comes about.
+
+    The least attentive of those known is taken for a GPU that is not.
+    """
+    if sensor is Sensor.NVML_POWER_AVERAGE:
+        return RUNNING_MEAN
+    if sensor is Sensor.NVML_POWER and capability > (8, 0):
+        return RUNNING_MEAN
+    if capability in {(6, 0), (7, 0)}:
+        return Timing(0.02, 0.01)
+    if capability < (8, 0) or capability in {(8, 6), (8, 9)}:
+        return Timing(0.1, 0.1)
+    return PART_TIME
 
 
 class NvmlMeter(EnergyMeter):
@@ -65,8 +113,13 @@ class NvmlMeter(EnergyMeter):
                 uuid=source.gpu.uuid,
                 name=source.gpu.name,
                 sensor=source.sensor,
-                period_s=self._period_s if source.read_power else None,
+                scope=source.scope,
+                period_s=self._period_s if source.reading != poller.NONE else None,
                 parent_of_mig=source.gpu.is_mig_parent,
+                limit_w=source.limit_w,
+                refresh_s=source.timing.refresh_s,
+                window_s=source.timing.window_s,
+                counter_refresh_s=COUNTER_REFRESH_S,
             )
             for index, source in enumerate(self._sources)
         )
@@ -75,7 +128,12 @@ class NvmlMeter(EnergyMeter):
         """Begin sampling. Raises `MeterError`."""
         if self._sampler is not None:
             raise MeterError("the meter samples already: stop it before it starts again")
-        sampler = Sampler(self._read, len(self._sources), self._period_s)
+        sampler = Sampler(
+            "nvml",
+            [self._client.library, *(source.argument() for source in self._sources)],
+            devices=len(self._sources),
+            period_s=self._period_s,
+        )
         sampler.start()
         self._sampler = sampler
 
@@ -83,83 +141,105 @@ class NvmlMeter(EnergyMeter):
         """Read the time and every counter. The time is the middle of the calls."""
         before = time.monotonic()
         counters = tuple(source.counter_j() for source in self._sources)
-        return Edge(time_s=(before + time.monotonic()) / 2, counters_j=counters)
+        after = time.monotonic()
+        return Edge(time_s=(before + after) / 2, counters_j=counters, spread_s=after - before)
 
     def stop(self) -> Samples:
         """End sampling and give all samples. Raises `MeterError`."""
         if self._sampler is None:
             raise MeterError("the meter does not sample: start it first")
         sampler, self._sampler = self._sampler, None
-        return sampler.stop()
+        return _samples(sampler.stop())
 
     def close(self) -> None:
         """End sampling, where it goes on, and the connection. Safe to call twice."""
         try:
             if self._sampler is not None:
-                self.stop()
+                self._sampler.stop()
+                self._sampler = None
         finally:
             self._client.close()
-
-    def _read(self) -> list[Reading]:
-        return [(source.power_w(), source.temperature_c()) for source in self._sources]
 
     def _check(self, gpus: tuple[Gpu, ...]) -> None:
         if not gpus:
             raise MeterError(
                 "NVML shows no GPU to this process: check CUDA_VISIBLE_DEVICES and `nvidia-smi -L`"
             )
-        if not any(source.read_power or source.has_counter for source in self._sources):
+        if not any(source.reading != poller.NONE or source.has_counter for source in self._sources):
             # Asked once more, so that the error is NVML's own.
             self._client.call("nvmlDeviceGetPowerUsage", gpus[0].handle)
 
 
 class _Source:
     """
-    What one GPU tells of itself, found out at construction.
+    What one GPU tells of itself, found out by asking it at construction.
 
     Attributes:
         gpu: The GPU.
-        sensor: Its power reading, or its counter where it has no power reading.
         has_counter: Whether its energy counter answers.
-        read_power: Gives its power in mW. None: it has no power reading.
+        sensor: Its power reading, or its counter where it has no power reading.
+        reading: The same as the sampling process calls it.
+        scope: What the power reading covers.
+        timing: How the power reading comes about.
+        limit_w: Power limit in force. Unit: W. None: not known.
     """
 
     def __init__(self, client: NvmlClient, gpu: Gpu) -> None:
         self._client = client
         self.gpu = gpu
         self.has_counter = self.counter_j() is not None
-        choices = {
-            Sensor.NVML_POWER_INSTANT: self._instant_mw,
-            Sensor.NVML_POWER: self._legacy_mw,
-        }
-        self.sensor = Sensor.NVML_TOTAL_ENERGY if self.has_counter else Sensor.NVML_POWER
-        self.read_power: Callable[[], int | None] | None = None
-        for sensor, read in choices.items():
-            if read() is not None:
-                self.sensor, self.read_power = sensor, read
-                break
+        self.sensor, self.reading, self.scope = self._find_power()
+        limit_mw = client.ask("nvmlDeviceGetEnforcedPowerLimit", gpu.handle)
+        self.limit_w = _thousandth(limit_mw)
+        capability = client.ask("nvmlDeviceGetCudaComputeCapability", gpu.handle)
+        self.timing = timing(self.sensor, tuple(capability or (0, 0)))
 
     def counter_j(self) -> float | None:
         """Energy since the driver was loaded. Unit: J. The library counts in mJ."""
         return _thousandth(self._client.ask("nvmlDeviceGetTotalEnergyConsumption", self.gpu.handle))
 
-    def power_w(self) -> float | None:
-        """Power. Unit: W. The library tells it in mW."""
-        return None if self.read_power is None else _thousandth(self.read_power())
+    def argument(self) -> str:
+        """How the sampling process is told of it."""
+        return f"{self.gpu.uuid},{self.reading},{int(self.has_counter)}"
 
-    def temperature_c(self) -> float | None:
-        """Temperature. Unit: °C."""
-        celsius = self._client.ask(
-            "nvmlDeviceGetTemperature", self.gpu.handle, NVML_TEMPERATURE_GPU
-        )
-        return None if celsius is None else float(celsius)
+    def _find_power(self) -> tuple[Sensor, str, str]:
+        handle = self.gpu.handle
+        if (instant := self._client.read_field(handle, "NVML_FI_DEV_POWER_INSTANT")) is not None:
+            return Sensor.NVML_POWER_INSTANT, poller.INSTANT, SCOPES.get(instant.scope, "gpu")
+        if self._client.ask("nvmlDeviceGetPowerUsage", handle) is not None:
+            return Sensor.NVML_POWER, poller.LEGACY, SCOPES[0]
+        if (average := self._client.read_field(handle, "NVML_FI_DEV_POWER_AVERAGE")) is not None:
+            return Sensor.NVML_POWER_AVERAGE, poller.AVERAGE, SCOPES.get(average.scope, "gpu")
+        sensor = Sensor.NVML_TOTAL_ENERGY if self.has_counter else Sensor.NVML_POWER
+        return sensor, poller.NONE, SCOPES[0]
 
-    def _instant_mw(self) -> int | None:
-        return self._client.field(self.gpu.handle, "NVML_FI_DEV_POWER_INSTANT")
 
-    def _legacy_mw(self) -> int | None:
-        milliwatts: int | None = self._client.ask("nvmlDeviceGetPowerUsage", self.gpu.handle)
-        return milliwatts
+def _samples(recording: Recording) -> Samples:
+    """What the sampling process recorded of GPUs. It counts energy in mJ."""
+    import numpy as np
+
+    rows = recording.rows
+
+    def known(name: str, missing: int) -> "npt.NDArray[np.float32]":
+        values = rows[name].astype("f4")
+        values[rows[name] == missing] = np.nan
+        return values
+
+    reasons = rows["clock_event_reasons"]
+    told = reasons != poller.NO_REASONS
+    return Samples(
+        times_s=recording.times_s,
+        power_w=rows["power_w"],
+        temperature_c=known("temperature_c", poller.NO_TEMPERATURE),
+        counter_j=rows["counter"] / 1000,
+        utilisation_pct=known("utilisation_pct", poller.NO_UTILISATION),
+        memory_utilisation_pct=known("memory_utilisation_pct", poller.NO_UTILISATION),
+        memory_mb=rows["memory_mb"],
+        clock_event_reasons=np.where(told, reasons, 0) if told.any() else None,
+        reading_age_s=rows["reading_age_s"],
+        stride=recording.stride,
+        notes=recording.notes,
+    )
 
 
 def _thousandth(value: int | None) -> float | None:

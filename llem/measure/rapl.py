@@ -5,20 +5,23 @@ RAPL (running average power limit) counters are those of Intel, and of AMD under
 """
 
 import re
-import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+import attrs
 
 from llem.domain.energy import Sensor
 from llem.errors import MeterError
-from llem.measure.sampler import Reading, Sampler
+from llem.measure.integrate import MAX_POWER_W
+from llem.measure.sampler import Recording, Sampler
 from llem.protocols import Device, Edge, EnergyMeter, Samples
 
 POWERCAP_ROOT = "/sys/class/powercap"
 DEFAULT_PERIOD_S = 0.1
 
-MAX_POWER_W = 10_000.0
-"""More than any package draws. A counter that seems to have run faster was reset. Unit: W."""
+COUNTER_REFRESH_S = 0.001
+"""Time between two updates of a counter: Intel, Software Developer's Manual 3B, 16.10. Unit: s."""
 
 MIN_STEP_S = 0.005
 """Least time that a power is computed over: the counters move about once in 1 ms. Unit: s."""
@@ -28,8 +31,8 @@ class RaplMeter(EnergyMeter):
     """
     Reads the energy counters of CPU packages, and of their memory where that is counted apart.
 
-    The counters wrap around after minutes to hours, so they are followed while sampling. The power
-    sampled is the mean since the tick before. The domain ``psys`` holds the packages, and
+    The counters wrap around after minutes to hours; those sampled between two edges tell how often.
+    The power sampled is the mean since the tick before. The domain ``psys`` holds the packages, and
     ``intel-rapl-mmio`` is a second view of them: both are left out, and nothing counts twice.
 
     Args:
@@ -44,7 +47,6 @@ class RaplMeter(EnergyMeter):
         self._domains = _domains(Path(root))
         self._period_s = period_s
         self._sampler: Sampler | None = None
-        self._lock = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -62,6 +64,9 @@ class RaplMeter(EnergyMeter):
                 sensor=Sensor.RAPL,
                 scope=domain.scope,
                 period_s=self._period_s,
+                limit_w=domain.limit_w,
+                counter_refresh_s=COUNTER_REFRESH_S,
+                counter_range_j=domain.range_j,
             )
             for index, domain in enumerate(self._domains)
         )
@@ -71,87 +76,101 @@ class RaplMeter(EnergyMeter):
         if self._sampler is not None:
             raise MeterError("the meter samples already: stop it before it starts again")
         for domain in self._domains:
-            domain.begin()
-        sampler = Sampler(self._read, len(self._domains), self._period_s)
+            _read_uj(domain.file)
+        sampler = Sampler(
+            "files",
+            [str(domain.file) for domain in self._domains],
+            devices=len(self._domains),
+            period_s=self._period_s,
+        )
         sampler.start()
         self._sampler = sampler
 
     def mark(self) -> Edge:
         """Read the time and every counter. The time is the middle of the reads."""
         before = time.monotonic()
-        with self._lock:
-            counters = tuple(domain.follow() for domain in self._domains)
-        return Edge(time_s=(before + time.monotonic()) / 2, counters_j=counters)
+        counters = tuple(domain.counter_j() for domain in self._domains)
+        after = time.monotonic()
+        return Edge(time_s=(before + after) / 2, counters_j=counters, spread_s=after - before)
 
     def stop(self) -> Samples:
         """End sampling and give all samples. Raises `MeterError`."""
         if self._sampler is None:
             raise MeterError("the meter does not sample: start it first")
         sampler, self._sampler = self._sampler, None
-        return sampler.stop()
+        return _samples(sampler.stop(), [domain.range_j for domain in self._domains])
 
     def close(self) -> None:
         """End sampling, where it goes on. Safe to call twice."""
         if self._sampler is not None:
-            self.stop()
-
-    def _read(self) -> list[Reading]:
-        with self._lock:
-            return [(domain.power_w(time.monotonic()), None) for domain in self._domains]
+            self._sampler.stop()
+            self._sampler = None
 
 
+@attrs.frozen
 class _Domain:
     """
-    One counter, followed over its wrap-arounds.
+    One counter.
 
     Attributes:
         name: What it counts, such as package-0 or package-0/dram.
         scope: package or memory.
+        file: Where it stands, in µJ.
+        range_j: Where it wraps around to 0. Unit: J.
+        limit_w: Greatest power of the domain. Unit: W. None: it does not say.
     """
 
-    def __init__(self, folder: Path, name: str, scope: str) -> None:
-        self.name = name
-        self.scope = scope
-        self._file = folder / "energy_uj"
-        self._range_j = _read_uj(folder / "max_energy_range_uj") / 1e6
-        self.begin()
+    name: str
+    scope: str
+    file: Path
+    range_j: float
+    limit_w: float | None
 
-    def begin(self) -> None:
-        """Count from 0 again. Raises `MeterError`."""
-        self._raw_j = _read_uj(self._file) / 1e6
-        self._time_s = time.monotonic()
-        self._total_j = 0.0
-        self._is_reset = False
-        self._sample: tuple[float, float] | None = None
-
-    def follow(self) -> float | None:
-        """Energy since `begin`. Unit: J. None: it cannot be read, or was reset meanwhile."""
-        return self._total_j if self._advance() and not self._is_reset else None
-
-    def power_w(self, now_s: float) -> float | None:
-        """Mean power since the last call that had one. Unit: W. None: it is too early for one."""
-        before = self._sample
-        if not self._advance() or (before is not None and now_s - before[0] < MIN_STEP_S):
-            return None
-        # A reset leaves no sample to compare with.
-        before, self._sample = self._sample, (now_s, self._total_j)
-        return None if before is None else (self._total_j - before[1]) / (now_s - before[0])
-
-    def _advance(self) -> bool:
-        """Add what was counted since the last look. False: the counter did not answer."""
+    def counter_j(self) -> float | None:
+        """The counter as it stands. Unit: J. None: it cannot be read."""
         try:
-            raw_j = _read_uj(self._file) / 1e6
+            return _read_uj(self.file) / 1e6
         except MeterError:
-            return False
-        now = time.monotonic()
-        step_j = raw_j - self._raw_j
-        if step_j < 0:
-            step_j += self._range_j
-            if not 0 <= step_j <= MAX_POWER_W * max(now - self._time_s, 1.0):
-                self._is_reset, self._sample, step_j = True, None, 0.0
-        self._raw_j, self._time_s = raw_j, now
-        self._total_j += step_j
-        return True
+            return None
+
+
+def _domain(folder: Path, name: str, scope: str) -> _Domain:
+    """Raises `MeterError` where the counter cannot be read."""
+    file = folder / "energy_uj"
+    _read_uj(file)
+    try:
+        limit_w = _read_uj(folder / "constraint_0_max_power_uw") / 1e6
+    except MeterError:
+        limit_w = 0.0
+    range_j = _read_uj(folder / "max_energy_range_uj") / 1e6
+    return _Domain(name, scope, file, range_j, limit_w or None)
+
+
+def _samples(recording: Recording, ranges_j: Sequence[float]) -> Samples:
+    """What was recorded of the counters, in µJ, and the mean power since the tick before."""
+    import numpy as np
+
+    times_s = recording.times_s
+    counter_j = recording.rows["counter"] / 1e6
+    power_w = np.full(counter_j.shape, np.nan)
+    for column, range_j in enumerate(ranges_j):
+        read = np.isfinite(counter_j[:, column])
+        steps_s = np.diff(times_s[read])
+        steps_j = np.diff(counter_j[read, column])
+        steps_j[steps_j < 0] += range_j
+        enough = steps_s >= MIN_STEP_S
+        means_w = np.divide(steps_j, steps_s, out=np.full(len(steps_j), np.nan), where=enough)
+        power_w[np.flatnonzero(read)[1:], column] = means_w
+    # A counter that was reset seems to have run faster than any device can.
+    power_w[(power_w < 0) | (power_w > MAX_POWER_W)] = np.nan
+    return Samples(
+        times_s=times_s,
+        power_w=power_w,
+        temperature_c=np.full(counter_j.shape, np.nan),
+        counter_j=counter_j,
+        stride=recording.stride,
+        notes=recording.notes,
+    )
 
 
 def _domains(root: Path) -> tuple[_Domain, ...]:
@@ -178,8 +197,8 @@ def _package_domains(root: Path, package: Path) -> list[_Domain]:
     inner = list(root.glob(f"{package.name}:*")) or list(package.glob(f"{package.name}:*"))
     memory = [zone for zone in inner if _read_text(zone / "name") == "dram"]
     return [
-        _Domain(package, name, "package"),
-        *(_Domain(zone, f"{name}/dram", "memory") for zone in memory),
+        _domain(package, name, "package"),
+        *(_domain(zone, f"{name}/dram", "memory") for zone in memory),
     ]
 
 

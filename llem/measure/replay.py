@@ -1,8 +1,9 @@
 """A recorded series, played again."""
 
-from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
+
+import attrs
 
 from llem.errors import MeterError
 from llem.measure.clock import SystemClock
@@ -71,16 +72,12 @@ class ReplayMeter(EnergyMeter):
         """What was recorded for the time since `start`, and one sample on either side."""
         if self._started_s is None or self._origin_s is None:
             raise MeterError("the meter does not sample: start it first")
-        origin, times = self._origin_s, self._samples.times_s
-        first = bisect_right(times, self._started_s - origin)
-        last = bisect_left(times, self._clock.monotonic() - origin)
-        heard = slice(max(first - 1, 0), last + 1)
+        times_s = self._samples.times_s
+        first = bisect_right(times_s, self._started_s - self._origin_s)
+        last = bisect_left(times_s, self._clock.monotonic() - self._origin_s)
         self._started_s = None
-        return Samples(
-            times_s=array("d", (time + origin for time in times[heard])),
-            power_w=tuple(column[heard] for column in self._samples.power_w),
-            temperature_c=tuple(column[heard] for column in self._samples.temperature_c),
-        )
+        heard = self._samples.between(max(first - 1, 0), last + 1)
+        return attrs.evolve(heard, times_s=heard.times_s + self._origin_s)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -1,18 +1,18 @@
-"""Samples as the table that a sidecar keeps."""
+"""Samples as the table that a sidecar keeps, and back."""
 
 import importlib
-import math
-from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llem.domain.timeseries import COLUMNS
+from llem.errors import SidecarSchemaError
 from llem.protocols import Device, Samples
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pyarrow as pa
 
-_TYPECODES = {"float64": "d", "float32": "f", "int32": "i"}
+_DTYPES = {"float64": "f8", "float32": "f4", "int32": "i4"}
 
 
 def to_table(devices: Sequence[Device], samples: Samples, *, origin_s: float) -> "pa.Table | None":
@@ -30,44 +30,115 @@ def to_table(devices: Sequence[Device], samples: Samples, *, origin_s: float) ->
     Returns:
         None where there are no samples, or the power of no device was ever read.
     """
-    if all(math.isnan(power) for column in samples.power_w for power in column):
+    import numpy as np
+
+    if np.isnan(samples.power_w).all():
         return None
     arrow = importlib.import_module("pyarrow")
-    since_origin = array("d", (time - origin_s for time in samples.times_s))
-    ticks = len(since_origin)
-    columns: dict[str, Sequence[array[Any]]] = {
-        "timestamp_s": (since_origin,) * len(devices),
-        "gpu_power_w": samples.power_w,
-        "gpu_temperature_c": samples.temperature_c,
-        "gpu_index": tuple(array("i", [device.index]) * ticks for device in devices),
+    ticks = len(samples.times_s)
+    columns: dict[str, npt.NDArray[Any]] = {
+        "timestamp_s": np.repeat(samples.times_s - origin_s, len(devices)),
+        "gpu_power_w": samples.power_w.ravel(),
+        "gpu_temperature_c": samples.temperature_c.ravel(),
+        "gpu_index": np.tile([device.index for device in devices], ticks),
     }
     schema = arrow.schema(
         [arrow.field(c.name, getattr(arrow, c.type)(), c.nullable) for c in COLUMNS]
     )
     arrays = [
-        _array(arrow, field.type, _interleaved(columns[column.name], _TYPECODES[column.type]))
+        _array(arrow, field.type, columns[column.name].astype(_DTYPES[column.type], copy=False))
         for field, column in zip(schema, COLUMNS, strict=True)
     ]
     return arrow.Table.from_arrays(arrays, schema=schema)
 
 
-def _interleaved(columns: "Sequence[array[Any]]", typecode: str) -> "array[Any]":
-    """The first of each column, then the second of each, and so on."""
-    rows = array(typecode, bytes(array(typecode).itemsize * sum(map(len, columns))))
-    for offset, column in enumerate(columns):
-        rows[offset :: len(columns)] = array(typecode, column)
-    return rows
+def from_table(table: "pa.Table") -> tuple[tuple[int, ...], Samples]:
+    """
+    The device indices of a time series, in order, and its samples.
+
+    Rows may come in any order. A device that has no row at a tick was not read at it.
+
+    Args:
+        table: The four columns of a time series, of whatever width.
+
+    Raises:
+        SidecarSchemaError: A column is missing.
+    """
+    import numpy as np
+
+    names = [column.name for column in COLUMNS]
+    if missing := set(names).difference(table.column_names):
+        raise SidecarSchemaError(f"the time series lacks the column {min(missing)}")
+    times, power, celsius, indices = (_values(table[name]) for name in names)
+    devices = np.unique(indices)
+    if not _is_regular(times, indices, devices):
+        return _scattered(times, power, celsius, indices)
+    shape = (-1, len(devices))
+    return tuple(devices.tolist()), Samples(
+        times_s=times[:: len(devices)],
+        power_w=power.reshape(shape),
+        temperature_c=celsius.reshape(shape),
+    )
 
 
-def _array(arrow: Any, kind: Any, values: "array[Any]") -> Any:
+def _is_regular(times: Any, indices: Any, devices: Any) -> bool:
+    """Whether every tick has one row a device, in the order of their indices."""
+    count = len(devices)
+    if count == 0 or len(times) % count:
+        return False
+    ticks = times.reshape(-1, count)
+    return bool(
+        (indices.reshape(-1, count) == devices).all()
+        and (ticks[:, :1] == ticks).all()
+        and (ticks[1:, 0] > ticks[:-1, 0]).all()
+    )
+
+
+def _scattered(
+    times: Any, power: Any, celsius: Any, indices: Any
+) -> tuple[tuple[int, ...], Samples]:
+    """Samples of rows in any order. Of several for one device at one time the last counts."""
+    import numpy as np
+
+    ticks, tick_of = np.unique(times, return_inverse=True)
+    devices, device_of = np.unique(indices, return_inverse=True)
+    shape = len(ticks), len(devices)
+    power_w, temperature_c = np.full(shape, np.nan, "f4"), np.full(shape, np.nan, "f4")
+    power_w[tick_of, device_of] = power
+    temperature_c[tick_of, device_of] = celsius
+    samples = Samples(times_s=ticks, power_w=power_w, temperature_c=temperature_c)
+    return tuple(devices.tolist()), samples
+
+
+def _values(column: "pa.ChunkedArray") -> "npt.NDArray[Any]":
+    """The values of a column, null as NaN. Read from buffers, which needs no pandas."""
+    import numpy as np
+
+    parts = [_chunk(chunk) for chunk in column.chunks if len(chunk)]
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+def _chunk(chunk: "pa.Array") -> "npt.NDArray[Any]":
+    import numpy as np
+
+    held = slice(chunk.offset, chunk.offset + len(chunk))
+    validity, data = chunk.buffers()
+    values = np.frombuffer(data, chunk.type.to_pandas_dtype())[held]
+    if chunk.null_count:
+        bits = np.unpackbits(np.frombuffer(validity, "u1"), bitorder="little")
+        values = np.where(bits[held] == 1, values, np.float32("nan"))
+    return values
+
+
+def _array(arrow: Any, kind: Any, values: "npt.NDArray[Any]") -> Any:
     """An Arrow array over *values*, NaN as null. Made from buffers, which needs no pandas."""
     buffers = [_validity(arrow, values), arrow.py_buffer(values)]
     return arrow.Array.from_buffers(kind, len(values), buffers)
 
 
-def _validity(arrow: Any, values: "array[Any]") -> Any:
+def _validity(arrow: Any, values: "npt.NDArray[Any]") -> Any:
     """One bit a value, the first one lowest, 0 for NaN. None: all are valid."""
-    if values.typecode == "i" or not math.isnan(sum(values)):
-        return None
-    bits = "".join("0" if math.isnan(value) else "1" for value in reversed(values))
-    return arrow.py_buffer(int(bits, 2).to_bytes((len(values) + 7) // 8, "little"))
+    import numpy as np
+
+    read = np.isfinite(values)
+    return None if read.all() else arrow.py_buffer(np.packbits(read, bitorder="little"))
