@@ -34,6 +34,18 @@ from llem.protocols import Clock, EnergyMeter
 NVCC_TIMEOUT_S = 10.0
 """Time that ``nvcc --version`` may take. Unit: s."""
 
+_RUNTIMES = {
+    "kubernetes": r"kubepods|kubelet/pods",
+    "podman": r"libpod|containers/storage",
+    "docker": r"docker",
+    "lxc": r"lxc",
+    "containerd": r"containerd",
+}
+"""What the control group and the mounts of a container's first process say of its runtime."""
+
+_OWN_MOUNTS = {"/", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/proc/cpuinfo"}
+"""What a runtime mounts in a container. Elsewhere a host mounts the containers that it runs."""
+
 _MIB = 1024 * 1024
 _SM_CLOCK, _MEMORY_CLOCK = 1, 2
 
@@ -44,7 +56,7 @@ class Capability:
     One thing that a machine may be able to do.
 
     Attributes:
-        name: nvml, rapl or torch.
+        name: nvml, rapl, zeus or torch.
         available: Whether it can.
         detail: What was found, or what stops it and what to do.
     """
@@ -63,19 +75,20 @@ def snapshot(*, clock: Clock | None = None, root: Path = Path("/")) -> Environme
         root: Root of the file system that is looked at.
     """
     gpus, cuda, thermal = _nvml()
+    packages = _packages()
     cuda_version, source = _cuda_version(root)
     return EnvironmentSnapshot(
         hardware=HardwareEnvironment(
             gpu=gpus[0] if gpus else None,
             gpus=gpus,
-            cuda=cuda,
+            cuda=_with_cudnn(cuda, _cudnn_version(packages)),
             thermal=thermal,
             cpu=_cpu(root),
             container=_container(root),
             collected_at=(SystemClock() if clock is None else clock).now(),
         ),
         python_version=platform.python_version(),
-        installed_packages=_packages(),
+        installed_packages=packages,
         tool_version=_version("llem") or "0+unknown",
         cuda_version=cuda_version,
         cuda_version_source=source,
@@ -87,7 +100,8 @@ def capabilities(*, powercap_root: str = POWERCAP_ROOT) -> tuple[Capability, ...
     return (
         _meter_capability("nvml", NvmlMeter),
         _meter_capability("rapl", lambda: RaplMeter(powercap_root)),
-        _torch_capability(),
+        _package_capability("zeus", "zeus"),
+        _package_capability("torch", "torch", "transformers"),
     )
 
 
@@ -104,13 +118,17 @@ def _meter_capability(name: str, opened: Any) -> Capability:
     return Capability(name=name, available=True, detail=", ".join(found))
 
 
-def _torch_capability() -> Capability:
-    missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+def _package_capability(extra: str, *packages: str) -> Capability:
+    """Whether *packages* are installed. A folder of such a name is importable, but no package."""
+    versions = {
+        name: _version(name) if importlib.util.find_spec(name) else None for name in packages
+    }
+    missing = [name for name, version in versions.items() if version is None]
     if missing:
-        detail = f"{' and '.join(missing)} not installed: pip install 'llem[torch]'"
-        return Capability(name="torch", available=False, detail=detail)
-    versions = (f"{name} {_version(name)}" for name in ("torch", "transformers"))
-    return Capability(name="torch", available=True, detail=", ".join(versions))
+        detail = f"{' and '.join(missing)} not installed: pip install 'llem[{extra}]'"
+        return Capability(name=extra, available=False, detail=detail)
+    found = (f"{name} {version}" for name, version in versions.items())
+    return Capability(name=extra, available=True, detail=", ".join(found))
 
 
 def _nvml() -> tuple[tuple[GPUEnvironment, ...], CUDAEnvironment | None, ThermalEnvironment | None]:
@@ -143,7 +161,7 @@ def _gpu(client: NvmlClient, gpu: Gpu) -> GPUEnvironment:
         compute_capability=None if capability is None else ".".join(map(str, capability)),
         pcie_gen=ask("nvmlDeviceGetCurrPcieLinkGeneration"),
         pcie_width=ask("nvmlDeviceGetCurrPcieLinkWidth"),
-        mig_enabled=_is_on(ask("nvmlDeviceGetMigMode")),
+        mig_enabled=gpu.is_mig_parent or _is_on(ask("nvmlDeviceGetMigMode")),
         ecc_enabled=_is_on(ask("nvmlDeviceGetEccMode")),
         persistence_mode=_is_on(ask("nvmlDeviceGetPersistenceMode")),
         clock_sm_mhz=_as_float(ask("nvmlDeviceGetClockInfo", _SM_CLOCK)),
@@ -228,6 +246,30 @@ def _nvcc() -> str | None:
     return None if release is None else release[1].decode()
 
 
+def _with_cudnn(cuda: CUDAEnvironment | None, version: str | None) -> CUDAEnvironment | None:
+    if version is None:
+        return cuda
+    return attrs.evolve(cuda or CUDAEnvironment(), cudnn_version=version)
+
+
+def _cudnn_version(packages: tuple[str, ...]) -> str | None:
+    """What torch has loaded, else what is installed, if that is one."""
+    torch = sys.modules.get("torch")
+    # A torch without CUDA has none, or the version of something else.
+    if torch is not None and _torch_cuda() is not None:
+        with contextlib.suppress(Exception):
+            return _dotted(torch.backends.cudnn.version())
+    found = [re.match(r"nvidia[-_]cudnn[-_]cu\d+==(.+)", package) for package in packages]
+    versions = {match[1] for match in found if match}
+    return versions.pop() if len(versions) == 1 else None
+
+
+def _dotted(version: int) -> str:
+    """The *version* that cuDNN tells, with dots: 8902 is 8.9.2, and 90100 is 9.1.0."""
+    unit = 10000 if version >= 90000 else 1000
+    return f"{version // unit}.{version % unit // 100}.{version % 100}"
+
+
 def _cpu(root: Path) -> CPUEnvironment:
     described = _text(root / "proc/cpuinfo") or ""
     model = re.search(r"^(?:model name|Model)\s*:\s*(\S.*)$", described, re.MULTILINE)
@@ -239,20 +281,36 @@ def _cpu(root: Path) -> CPUEnvironment:
 
 
 def _container(root: Path) -> ContainerEnvironment:
-    """By the marks that runtimes leave: an environment variable, a file, the control group."""
-    runtime = os.environ.get("container") or None  # noqa: SIM112  # systemd's name for it
-    if runtime is None and {"APPTAINER_CONTAINER", "SINGULARITY_CONTAINER"} & os.environ.keys():
-        runtime = "apptainer"
-    if runtime is None and (root / "run/.containerenv").exists():
-        runtime = "podman"
-    if runtime is None and (root / ".dockerenv").exists():
-        runtime = "docker"
+    """By the marks that runtimes leave: environment variables, files, control group, mounts."""
+    runtime = _marked_runtime(root) or _named_runtime(_text(root / "proc/1/cgroup") or "")
     if runtime is None:
-        groups = _text(root / "proc/1/cgroup") or ""
-        named = re.search(r"kubepods|docker|libpod|containerd|lxc", groups)
-        names = {"kubepods": "kubernetes", "libpod": "podman"}
-        runtime = names.get(named[0], named[0]) if named else None
+        # Under the second version of control groups a container sees its own as the root.
+        runtime = _named_runtime(_own_mounts(root))
     return ContainerEnvironment(detected=runtime is not None, runtime=runtime)
+
+
+def _marked_runtime(root: Path) -> str | None:
+    """The innermost of the runtimes that leave a variable or a file of their own."""
+    variables = os.environ.keys()
+    if {"APPTAINER_CONTAINER", "SINGULARITY_CONTAINER"} & variables:
+        return "apptainer"
+    if "KUBERNETES_SERVICE_HOST" in variables:
+        return "kubernetes"
+    files = {".singularity.d": "apptainer", "run/.containerenv": "podman", ".dockerenv": "docker"}
+    for file, runtime in files.items():
+        if os.path.exists(root / file):
+            return runtime
+    # The name that systemd gave both.
+    return os.environ.get("container") or _text(root / "run/systemd/container")  # noqa: SIM112
+
+
+def _named_runtime(text: str) -> str | None:
+    return next((name for name, signs in _RUNTIMES.items() if re.search(signs, text)), None)
+
+
+def _own_mounts(root: Path) -> str:
+    lines = (_text(root / "proc/self/mountinfo") or "").splitlines()
+    return "\n".join(line for line in lines if {*line.split()[4:5]} & _OWN_MOUNTS)
 
 
 def _packages() -> tuple[str, ...]:

@@ -45,8 +45,9 @@ def phase_energies(
 
     Each device's ``energy_j`` is shared out by the integral of its power over the pieces of a
     phase, interpolated at their edges, so that the three add up to the total. ``error_bound_j`` is
-    the phase's share of the total's, and for each edge of a piece the sensor's resolution times the
-    range of power met: what happens in one resolution may count on either side.
+    the phase's share of the total's and of what counter and integral disagree by, and for each edge
+    of a piece the sensor's resolution times the range of power met: what happens in one resolution
+    may count on either side. It holds where what the sensor samples of a phase is like the rest.
 
     There is no figure, and a code says why, where the pieces of prefill or decode are shorter than
     `MIN_RESOLUTIONS` of the sensor (phase_too_short), where requests ran at the same time
@@ -110,8 +111,10 @@ class _Split:
         for energy, share, range_w in zip(
             self.energies, self.shares[phase], self.ranges_w, strict=True
         ):
-            energy_j += share * (energy.energy_j or 0.0)
+            part_j = share * (energy.energy_j or 0.0)
+            energy_j += part_j
             bound_j += share * (energy.error_bound_j or 0.0) + unresolved_s * range_w
+            bound_j += part_j * (energy.disagreement or 0.0)
         return attrs.evolve(made, energy_j=energy_j, error_bound_j=bound_j)
 
     def rest(self, prefill: PhaseEnergy, decode: PhaseEnergy, window_s: float) -> PhaseEnergy:

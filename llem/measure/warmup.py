@@ -5,9 +5,12 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from llem.domain.config import WarmupConfig
+from llem.domain.fields import check_for
 from llem.domain.latency import WarmupResult
 from llem.domain.result import Methodology
-from llem.protocols import Clock
+from llem.protocols import MAX_LATENCY_S, Clock
+
+_CHECK_LATENCY = check_for(float, {"minimum": 0, "maximum": MAX_LATENCY_S})
 
 
 def warm_up(
@@ -25,11 +28,14 @@ def warm_up(
         config: How to warm up.
         clock: What the thermal floor is waited by.
         wait_thermal_floor: Whether a device is metered, so that its temperature matters.
+
+    Raises:
+        ResultValidationError: What *step* returns is no latency. It is found at once.
     """
     latencies_s: list[float] = []
     converged = False
     for _ in range(_limit(config)):
-        latencies_s.append(step())
+        latencies_s.append(_CHECK_LATENCY(step(), "the latency that a warmup step returns, in s,"))
         if config.convergence_detection:
             converged = _has_settled(latencies_s, config)
         if converged:

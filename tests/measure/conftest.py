@@ -1,9 +1,12 @@
 """A clock that only sleeping moves, and a GPU driver that a text file describes."""
 
+import bisect
 import ctypes
+import math
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -44,23 +47,108 @@ def fake_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("needs a C compiler")
     library = tmp_path_factory.mktemp("driver") / "libnvidia-ml.so.1"
     source = Path(__file__).with_name("fake_nvml.c")
-    flags = ["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-Wl,-soname,libnvidia-ml.so.1"]
-    subprocess.run([compiler, *flags, "-o", library, source], check=True)
+    flags = ["-shared", "-fPIC", "-O1", "-pthread", "-Wall", "-Wextra", "-Werror"]
+    soname = "-Wl,-soname,libnvidia-ml.so.1"
+    subprocess.run([compiler, *flags, soname, "-o", library, source, "-lm"], check=True)
     return library
+
+
+@attrs.frozen(kw_only=True)
+class Curve:
+    """
+    The power of a GPU over the seconds since the epoch, as fake_nvml.c has it.
+
+    Attributes:
+        kind: constant and ramp: never high. square: high for the first *duty* of each *period_s*.
+            burst: for *length_s* from *at_s*. step: from *at_s*. points: each of *points* holds
+            until the next, the first before it too.
+        base_w: Level where it is not high. Unit: W.
+        high_w: Level where it is high. Unit: W.
+        slope_w: Rise added to both in a second, but not to points. Unit: W/s.
+        points: Times and powers, in order of time. Unit: s, W.
+    """
+
+    kind: str = attrs.field(
+        default="constant",
+        validator=attrs.validators.in_(["constant", "ramp", "square", "burst", "step", "points"]),
+    )
+    base_w: float = 100.0
+    high_w: float = 100.0
+    slope_w: float = 0.0
+    period_s: float = 1.0
+    duty: float = 0.5
+    at_s: float = 0.0
+    length_s: float = 1.0
+    points: tuple[tuple[float, float], ...] = ()
+
+    def power_w(self, t: float) -> float:
+        """Power at *t*. Unit: W."""
+        if self.kind == "points":
+            before = bisect.bisect_right(self.points, t, key=lambda point: point[0])
+            return self.points[max(before - 1, 0)][1]
+        is_high = {
+            "square": t - math.floor(t / self.period_s) * self.period_s < self.duty * self.period_s,
+            "burst": self.at_s <= t < self.at_s + self.length_s,
+            "step": t >= self.at_s,
+        }
+        return (self.high_w if is_high.get(self.kind) else self.base_w) + self.slope_w * t
+
+    def energy_j(self, t0: float, t1: float) -> float:
+        """Energy from *t0* to *t1*, the exact integral. Unit: J."""
+        if self.kind == "points":
+            return self._energy_of_points_j(t0, t1)
+        rise_j = self.slope_w * (t1**2 - t0**2) / 2
+        high_s = self._high_s(t1) - self._high_s(t0)
+        return self.base_w * (t1 - t0) + rise_j + (self.high_w - self.base_w) * high_s
+
+    def settings(self, gpu: int = 0) -> dict[str, object]:
+        """What `Driver.set` takes to give GPU *gpu* this curve, whatever it had before."""
+        values = attrs.asdict(self, recurse=False)
+        values["curve"], values["power_w"] = values.pop("kind"), values.pop("base_w")
+        values["points"] = ",".join(f"{t}:{power_w}" for t, power_w in self.points)
+        return {f"gpu{gpu}__{name}": value for name, value in values.items()}
+
+    def _high_s(self, t: float) -> float:
+        match self.kind:
+            case "step":
+                return max(t - self.at_s, 0)
+            case "burst":
+                return min(max(t - self.at_s, 0), self.length_s)
+            case "square":
+                whole, high_s = math.floor(t / self.period_s), self.duty * self.period_s
+                return whole * high_s + min(t - whole * self.period_s, high_s)
+        return 0.0
+
+    def _energy_of_points_j(self, t0: float, t1: float) -> float:
+        edges = [-math.inf, *(t for t, _ in self.points[1:]), math.inf]
+        return math.fsum(
+            power_w * max(min(t1, end) - max(t0, begin), 0)
+            for (_, power_w), begin, end in zip(self.points, edges[:-1], edges[1:], strict=True)
+        )
 
 
 @attrs.frozen
 class Driver:
-    """The description that the fake library reads at each call."""
+    """
+    The description that the fake library reads where it has changed.
+
+    Attributes:
+        file: The description.
+        shutdowns: Has a byte for each time that NVML was shut down.
+        library: The library, for a child process to load: FAKE_NVML tells it the description.
+        epoch_s: `time.monotonic` at 0 of all curves, counters and events. Unit: s.
+    """
 
     file: Path
     shutdowns: Path
+    library: Path
+    epoch_s: float
 
     def set(self, **values: object) -> None:
         """Add *values* to it; in their names __ stands for a dot."""
         lines = [f"{key.replace('__', '.')} {value}\n" for key, value in values.items()]
-        with self.file.open("a") as file:
-            file.writelines(lines)
+        with self.file.open("ab", buffering=0) as file:
+            file.write("".join(lines).encode())
 
     @property
     def times_shut_down(self) -> int:
@@ -71,13 +159,14 @@ class Driver:
 def driver(fake_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Driver:
     """The real binding on top of the fake library, with one GPU that answers everything."""
     file = tmp_path / "driver.txt"
-    file.write_text("count 1\n")
+    epoch_s = time.monotonic()
+    file.write_text(f"count 1\nepoch_s {epoch_s!r}\n")
     monkeypatch.setenv("FAKE_NVML", str(file))
     monkeypatch.setenv("FAKE_NVML_SHUTDOWNS", str(tmp_path / "shutdowns"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(pynvml, "nvmlLib", ctypes.CDLL(os.fspath(fake_library)))
     monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
-    return Driver(file, tmp_path / "shutdowns")
+    return Driver(file, tmp_path / "shutdowns", fake_library, epoch_s)
 
 
 @pytest.fixture
