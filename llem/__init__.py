@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llem.aggregate import aggregate_results
+    from llem.auditing import Audit, Check, audit
     from llem.codec import (
         canonical_json,
         config_from_mapping,
@@ -118,6 +119,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "llem.aggregate": ["aggregate_results"],
+    "llem.auditing": ["Audit", "Check", "audit"],
     "llem.codec": [
         "canonical_json",
         "config_from_mapping",
@@ -225,6 +227,7 @@ __all__ = [
     "AggregatedResult",
     "AggregationError",
     "AggregationMetadata",
+    "Audit",
     "BackendError",
     "BackendInfo",
     "BaselineConfig",
@@ -233,6 +236,7 @@ __all__ = [
     "BatchOutput",
     "CPUEnvironment",
     "CUDAEnvironment",
+    "Check",
     "Clock",
     "CommitUnknownError",
     "ComputeMetrics",
@@ -302,6 +306,7 @@ __all__ = [
     "WarmupResult",
     "__version__",
     "aggregate_results",
+    "audit",
     "canonical_json",
     "config_from_mapping",
     "from_json",

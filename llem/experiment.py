@@ -391,6 +391,7 @@ class Experiment:
     def _signals(self, made: ExperimentResult, evidence: Evidence) -> quality.Signals:
         metered = {device.uuid for device in made.devices}
         latencies_ms = made.process_results[0].per_request_latencies_ms
+        idle = self._baseline
         return quality.Signals(
             duration_s=made.total_inference_time_sec,
             prompts=len(latencies_ms),
@@ -404,7 +405,9 @@ class Experiment:
             foreign_at_start=self._foreign.get("start", ()),
             foreign_at_end=self._foreign.get("end", ()),
             baseline_taken=made.baseline_power_w is not None,
-            baseline_had_context=self._had_context,
+            baseline_power_w=made.baseline_power_w,
+            baseline_had_context=idle.baseline.had_context if idle else None,
+            baseline_notes=idle.notes if idle else (),
             energy_adjusted_j=made.energy_adjusted_j,
             warmup=self._warmup,
             convergence_wanted=self.config.warmup.convergence_detection,

@@ -3,7 +3,6 @@
 import itertools
 import sys
 import threading
-from array import array
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -86,9 +85,9 @@ def meter(
             for i in range(len(devices))
         ],
         Samples(
-            times_s=array("d", times),
-            power_w=tuple(array("d", column) for column in columns),
-            temperature_c=tuple(array("d", map(celsius, times)) for _ in devices),
+            times_s=times,
+            power_w=list(zip(*columns, strict=True)),
+            temperature_c=[[celsius(time)] * len(devices) for time in times],
         ),
         counters=counters,
         clock=clock,

@@ -1,12 +1,25 @@
 """``llem show``: one result in full."""
 
-from llem.cli.output import AsJson, Root, print_lines, print_warnings, write_out
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from llem.auditing import Audit, Check, audit
+from llem.cli.output import AsJson, Root, print_json, print_lines, print_warnings, write_out
 from llem.codec import to_json
+from llem.report.figures import figure
 from llem.report.summary import Line, details, headline
 from llem.store import ResultStore
 
 
-def show_verb(key: str, /, *, root: Root = "results", as_json: AsJson = False) -> int:
+def show_verb(
+    key: str,
+    /,
+    *,
+    root: Root = "results",
+    recompute: Annotated[bool, Parameter(name="--audit", negative="")] = False,
+    as_json: AsJson = False,
+) -> int:
     """
     Show one result: figures, evidence, warnings and where it lies.
 
@@ -14,12 +27,54 @@ def show_verb(key: str, /, *, root: Root = "results", as_json: AsJson = False) -
     ----------
     key
         Key as `llem list` prints it, or the path of a result.
+    recompute
+        Recompute the energy from the samples beside the result instead, and say whether it agrees.
+        Ends with 1 where it does not.
     """
     store = ResultStore(root)
     result = store.get(key)
+    if recompute:
+        return _tell(audit(result, store.timeseries(key)), as_json=as_json)
     if as_json:
         write_out(to_json(result).decode())
         return 0
     print_lines([*headline(result), *details(result), Line("path", store.path_of(key))])
     print_warnings(result.measurement_warnings)
     return 0
+
+
+def _tell(found: Audit, *, as_json: bool) -> int:
+    if as_json:
+        checks = [
+            {
+                "name": check.name,
+                "recorded": check.recorded,
+                "recomputed": check.recomputed,
+                "tolerance": check.tolerance,
+                "agrees": check.agrees,
+                "note": check.note,
+            }
+            for check in found.checks
+        ]
+        print_json({"agrees": found.agrees, "checks": checks})
+    else:
+        print_lines([*map(_line, found.checks), Line("verdict", _verdict(found))])
+    return 0 if found.agrees else 1
+
+
+def _line(check: Check) -> Line:
+    if check.agrees is None:
+        return Line(check.name, f"not checked: {check.note or 'neither recorded nor recomputed'}")
+    answer = "agrees" if check.agrees else "DIFFERS"
+    text = f"{answer}: recorded {figure(check.recorded)}, recomputed {figure(check.recomputed)}"
+    return Line(check.name, f"{text} ({check.note})" if check.note else text)
+
+
+def _verdict(found: Audit) -> str:
+    made = [check for check in found.checks if check.agrees is not None]
+    if not made:
+        return "nothing to recompute: no energy was measured"
+    differing = sum(not check.agrees for check in made)
+    if differing:
+        return f"{differing} of {len(made)} figures DIFFER from their evidence: do not trust them"
+    return f"all {len(made)} figures agree with their evidence"

@@ -1,23 +1,46 @@
 """
 Measuring: meters, what they sample, and the energy and the evidence that come of it.
 
-Libraries of the hardware load where a meter is opened, not here.
+Each name loads its module when it is first used, as measuring needs numpy. Libraries of the
+hardware load where a meter is opened.
 """
 
-from llem.measure.baseline import BaselineCache, IdlePower, default_cache_folder, idle_power
-from llem.measure.choose import open_meter
-from llem.measure.clock import SystemClock
-from llem.measure.environment import Capability, capabilities, snapshot
-from llem.measure.evidence import gather_evidence
-from llem.measure.integrate import device_energies, mean_power_w
-from llem.measure.nvml import NvmlMeter
-from llem.measure.processes import context_held, foreign, gpu_processes, own_processes
-from llem.measure.rapl import RaplMeter
-from llem.measure.replay import ReplayMeter
-from llem.measure.series import from_table, to_table
-from llem.measure.throttle import throttle_info
-from llem.measure.warmup import derive_measurement_methodology, warm_up
-from llem.measure.zeus import ZeusMeter
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llem.measure.baseline import BaselineCache, IdlePower, default_cache_folder, idle_power
+    from llem.measure.choose import open_meter
+    from llem.measure.clock import SystemClock
+    from llem.measure.environment import Capability, capabilities, snapshot
+    from llem.measure.evidence import gather_evidence
+    from llem.measure.integrate import device_energies, mean_power_w
+    from llem.measure.nvml import NvmlMeter
+    from llem.measure.processes import context_held, foreign, gpu_processes, own_processes
+    from llem.measure.rapl import RaplMeter
+    from llem.measure.replay import ReplayMeter
+    from llem.measure.series import from_table, to_table
+    from llem.measure.throttle import throttle_info
+    from llem.measure.warmup import derive_measurement_methodology, warm_up
+    from llem.measure.zeus import ZeusMeter
+
+_HOMES = {
+    "llem.measure.baseline": ["BaselineCache", "IdlePower", "default_cache_folder", "idle_power"],
+    "llem.measure.choose": ["open_meter"],
+    "llem.measure.clock": ["SystemClock"],
+    "llem.measure.environment": ["Capability", "capabilities", "snapshot"],
+    "llem.measure.evidence": ["gather_evidence"],
+    "llem.measure.integrate": ["device_energies", "mean_power_w"],
+    "llem.measure.nvml": ["NvmlMeter"],
+    "llem.measure.processes": ["context_held", "foreign", "gpu_processes", "own_processes"],
+    "llem.measure.rapl": ["RaplMeter"],
+    "llem.measure.replay": ["ReplayMeter"],
+    "llem.measure.series": ["from_table", "to_table"],
+    "llem.measure.throttle": ["throttle_info"],
+    "llem.measure.warmup": ["derive_measurement_methodology", "warm_up"],
+    "llem.measure.zeus": ["ZeusMeter"],
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BaselineCache",
@@ -46,3 +69,11 @@ __all__ = [
     "to_table",
     "warm_up",
 ]
+
+
+if not TYPE_CHECKING:  # or every wrong name would be a right one to a type checker
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOME_OF:
+            raise AttributeError(f"module 'llem.measure' has no attribute {name!r}")
+        return getattr(importlib.import_module(_HOME_OF[name]), name)

@@ -190,7 +190,7 @@ def idle_power(
         duration_s: How long to measure. Unit: s.
         clock: What that is waited by, and what tells the age.
         cache: Where baselines are kept. None: nowhere.
-        max_age_s: Age up to which a kept one is used. Unit: s.
+        max_age_s: Age up to which a kept one is used. Unit: s. 0: it is measured anew.
         driver: Version of the driver. None: not known.
         had_context: Whether a CUDA context is on the GPUs. None: not known.
 
@@ -199,7 +199,7 @@ def idle_power(
     """
     key = baseline_key(meter, driver, had_context)
     kept = None if cache is None else cache.load(key)
-    if kept is not None:
+    if kept is not None and max_age_s > 0:
         age_s = kept.age_s(clock.now())
         long_enough = kept.duration_s >= _LONG_ENOUGH * duration_s
         of_each = kept.total_w is not None and len(kept.power_w) == len(meter.devices)

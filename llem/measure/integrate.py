@@ -297,7 +297,9 @@ def _device_energy(
             trace.period_s and gap_s and gap_s > GAP_PERIODS * max(trace.period_s, MIN_GAP_PERIOD_S)
         ),
         # One of them falls on either side of an edge as it happens.
-        "samples_missed": (coverage or 1.0) < MIN_COVERAGE and trace.inside + 1 < (expected or 0),
+        "samples_missed": coverage is not None
+        and coverage < MIN_COVERAGE
+        and trace.inside + 1 < (expected or 0),
         "sources_disagree": _disagree(counter_j, integral, counter_bound_j),
         "mig_parent_energy": device.parent_of_mig,
         "energy_not_measured": energy_j is None,

@@ -35,7 +35,7 @@ def warm_up(
     latencies_s: list[float] = []
     converged = False
     for _ in range(_limit(config)):
-        latencies_s.append(_CHECK_LATENCY(step(), "the latency that a warmup step returns, in s,"))
+        latencies_s.append(_CHECK_LATENCY(step(), "latency_s of a warmup step"))
         if config.convergence_detection:
             converged = _has_settled(latencies_s, config)
         if converged:

@@ -62,3 +62,13 @@ def number(value: float | None, unit: str = "") -> str:
 def count(value: int | None) -> str:
     """*value* with commas between its thousands."""
     return MISSING if value is None else f"{value:,}"
+
+
+def figure(value: float | None) -> str:
+    """
+    *value* with as many digits as two figures are told apart by.
+
+    >>> figure(1234.56789)
+    '1234.568'
+    """
+    return MISSING if value is None else f"{value:.7g}"

@@ -5,7 +5,7 @@ from typing import Any
 
 import attrs
 
-from llem.domain.energy import DeviceEnergy
+from llem.domain.energy import DeviceEnergy, Phase, PhaseEnergy
 from llem.domain.latency import LatencyStatistics
 from llem.domain.result import ExperimentResult, model_name
 from llem.report.figures import count, number, with_unit
@@ -45,6 +45,7 @@ def details(result: ExperimentResult) -> list[Line]:
         Line("started", f"{result.start_time:%Y-%m-%d %H:%M:%S} UTC"),
         Line("methodology", _methodology(result)),
         Line("settings", _settings(result.effective_config)),
+        *map(_phase, result.energy_breakdown.phases if result.energy_breakdown else ()),
         Line("FLOPs", with_unit(result.total_flops, "FLOP")),
         Line("end-to-end latency", _request_latency(result)),
         Line("peak memory", _peak_memory(result)),
@@ -67,7 +68,11 @@ def evidence(device: DeviceEnergy) -> str:
         text += f", counter {with_unit(device.counter_j, 'J')}"
     if device.integrated_j is not None:
         text += f", integral {with_unit(device.integrated_j, 'J')}"
+    if device.disagreement is not None:
+        text += f" ({device.disagreement:.2%} apart)"
     text += f", {count(device.sample_count)} samples"
+    if device.coverage is not None:
+        text += f" ({device.coverage:.0%} of those asked for)"
     if device.max_gap_s is not None:
         text += f", longest gap {with_unit(device.max_gap_s, 's')}"
     return text
@@ -77,9 +82,32 @@ def _energy(result: ExperimentResult) -> str:
     if result.total_energy_j is None:
         return "not measured, see the warnings"
     text = with_unit(result.total_energy_j, "J")
+    bounds = [device.error_bound_j for device in result.devices]
+    known = [bound for bound in bounds if bound is not None]
+    if known and len(known) == len(bounds):
+        text += f" ± {with_unit(sum(known), 'J')}"
     if result.energy_adjusted_j is not None:
         text += f" ({with_unit(result.energy_adjusted_j, 'J')} without the idle share)"
     return text
+
+
+def _phase(phase: PhaseEnergy) -> Line:
+    label = "between requests" if phase.phase is Phase.OTHER else phase.phase.value
+    text = f"in {with_unit(phase.duration_s, 's')}"
+    if phase.spans:
+        text += f", {count(phase.spans)} times"
+    if phase.energy_j is None:
+        why = _WHY_NO_PHASE.get(phase.code or "", "not known")
+        return Line(label, f"no figure ({phase.code}): {why}; {text}")
+    energy = f"{with_unit(phase.energy_j, 'J')} ± {with_unit(phase.error_bound_j, 'J')}"
+    return Line(label, f"{energy} {text}")
+
+
+_WHY_NO_PHASE = {
+    "phase_too_short": "the sensor is too slow to tell it apart, use longer prompts or outputs",
+    "phases_overlap": "requests ran at the same time",
+    "power_not_sampled": "the power of a device was not sampled",
+}
 
 
 def _per_token(result: ExperimentResult) -> str:
