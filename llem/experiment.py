@@ -452,6 +452,7 @@ def run_experiment(
     *,
     backend: InferenceBackend | None = None,
     meter: EnergyMeter | Literal["auto"] | None = "auto",
+    baseline_max_age_s: float = 0.0,
     clock: Clock | None = None,
     progress: Progress | None = None,
 ) -> Experiment:
@@ -462,6 +463,7 @@ def run_experiment(
         config: What is run.
         backend: What runs the model. None: the one that the configuration names.
         meter: As for `Experiment`.
+        baseline_max_age_s: As for `Experiment`.
         clock: What tells the time.
         progress: Is told what goes on.
 
@@ -486,6 +488,7 @@ def run_experiment(
             meter=meter,
             synchronize=backend.synchronize,
             peak_memory_mb=backend.peak_memory_mb,
+            baseline_max_age_s=baseline_max_age_s,
             clock=clock,
             progress=progress,
         )

@@ -1,5 +1,6 @@
 """``llem run``: measure a model and keep the result."""
 
+import math
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ from llem.cli.options import option_class, resolve
 from llem.cli.output import AsJson, Root, print_json, print_lines, print_warnings
 from llem.cli.progress import show_progress
 from llem.domain.config import ExperimentConfig
-from llem.errors import StoreWriteError
+from llem.errors import ConfigError, StoreWriteError
 from llem.experiment import Experiment, run_experiment
 from llem.protocols import StoredResult
 from llem.report.figures import unicode_text
@@ -34,6 +35,7 @@ def run_verb(
     options: Annotated[Options | None, Parameter(name="*")] = None,
     root: Root = "results",
     export_csv: Path | None = None,
+    baseline_max_age: float = 0.0,
     as_json: AsJson = False,
 ) -> int:
     """
@@ -48,10 +50,17 @@ def run_verb(
     config
         TOML file of settings, named as the options are: n, warmup.n_warmup and so on. Options on
         the command line override it.
+    baseline_max_age
+        Take the idle power that an earlier run measured on this machine, where that was at most so
+        many seconds ago, instead of measuring it. 0: measure it.
     export_csv
         CSV file to write the result to as well, over what is there.
     """
     settings = resolve(model, options, config)
+    if not 0 <= baseline_max_age < math.inf:
+        raise ConfigError(
+            f"--baseline-max-age must be a number of seconds, 0 or more, got {baseline_max_age}"
+        )
     store = ResultStore(root)
     store.check_writable()
     if export_csv is not None:
@@ -63,7 +72,7 @@ def run_verb(
                 heed()
                 progress(stage, done, total)
 
-            run = run_experiment(settings, progress=update)
+            run = run_experiment(settings, baseline_max_age_s=baseline_max_age, progress=update)
         heed()
         kept = keep(store, run)
     if as_json:

@@ -43,8 +43,8 @@ DISAGREEMENT_LIMIT = 0.1
 MAX_POWER_W = 10_000.0
 """More than any device draws. A counter that seems to have run faster was reset. Unit: W."""
 
-BLOCK = 8192
-"""Ticks that are looked at together: with eight devices half a MiB, which caches hold."""
+BLOCK = 4096
+"""Ticks that are looked at together: with eight devices 256 KiB, which caches hold."""
 
 _NVML_POWER = {Sensor.NVML_POWER, Sensor.NVML_POWER_INSTANT, Sensor.NVML_POWER_AVERAGE}
 
@@ -208,27 +208,29 @@ def _add_block(
     end_s: float,
 ) -> None:
     """Add a block whose first tick is the last one of the block before, where there was one."""
+    # One row a device, so that everything below runs along memory.
+    rows_w = power_w.T.astype("f8", order="C")
     with np.errstate(invalid="ignore"):
-        valid = bool((power_w.min(axis=0) >= 0).all() and (power_w.max(axis=0) < np.inf).all())
+        valid = bool(power_w.min() >= 0 and power_w.max() < np.inf)
     if valid and all(trace.last is None or trace.last[0] == times_s[0] for trace in traces):
-        _add(traces, times_s, power_w.astype("f8"), begin_s, end_s)
+        _add(traces, times_s, rows_w, begin_s, end_s)
         return
-    for column, trace in enumerate(traces):
+    for trace, row_w in zip(traces, rows_w, strict=True):
         with np.errstate(invalid="ignore"):
-            read = (power_w[:, column] >= 0) & (power_w[:, column] < np.inf)
-        times, kept = times_s[read], power_w[read, column].astype("f8")
+            read = (row_w >= 0) & (row_w < np.inf)
+        times, kept = times_s[read], row_w[read]
         if trace.last is not None:
             later = times > trace.last[0]
             times = np.append(trace.last[0], times[later])
             kept = np.append(trace.last[1], kept[later])
-        _add([trace], times, kept[:, None], begin_s, end_s)
+        _add([trace], times, kept[None], begin_s, end_s)
 
 
 def _add(
-    traces: list[_Trace], times_s: Floats, power_w: Floats, begin_s: float, end_s: float
+    traces: list[_Trace], times_s: Floats, rows_w: Floats, begin_s: float, end_s: float
 ) -> None:
     """
-    Add neighbouring samples to *traces*, which are sampled alike.
+    Add neighbouring samples, *rows_w* of shape (traces, ticks), to *traces*, sampled alike.
 
     The first of them is known already where there were samples before.
     """
@@ -238,20 +240,20 @@ def _add(
     inside -= int(np.searchsorted(times_s, begin_s, "left"))
     if traces[0].last is not None and begin_s <= times_s[0] <= end_s:
         inside -= 1
-    for column, trace in enumerate(traces):
+    for trace, row_w in zip(traces, rows_w, strict=True):
         trace.inside += max(inside, 0)
-        trace.first = trace.first or (float(times_s[0]), float(power_w[0, column]))
-        trace.last = float(times_s[-1]), float(power_w[-1, column])
+        trace.first = trace.first or (float(times_s[0]), float(row_w[0]))
+        trace.last = float(times_s[-1]), float(row_w[-1])
     near = slice(
         max(int(np.searchsorted(times_s, begin_s, "right")) - 1, 0),
         int(np.searchsorted(times_s, end_s, "left")) + 1,
     )
     if len(times_s[near]) > 1:
-        _integrate(traces, times_s[near], power_w[near], begin_s, end_s)
+        _integrate(traces, times_s[near], rows_w[:, near], begin_s, end_s)
 
 
 def _integrate(
-    traces: list[_Trace], times_s: Floats, power_w: Floats, begin_s: float, end_s: float
+    traces: list[_Trace], times_s: Floats, rows_w: Floats, begin_s: float, end_s: float
 ) -> None:
     """Add the trapezoids between two and more neighbouring samples, cut at the edges."""
     earlier, distance = times_s[:-1], np.diff(times_s)
@@ -265,8 +267,9 @@ def _integrate(
     reach_s = UNSEEN_PERIODS * max(refresh_s, traces[0].period_s or 0.0)
     seen = (distance <= reach_s) | (reach_s == 0)
     lasting = np.where(seen & (span > 0), np.maximum(distance, refresh_s), 0.0)
-    energy, peak = weight @ power_w, power_w.max(axis=0)
-    change = lasting @ np.abs(np.diff(power_w, axis=0))
+    steps_w = rows_w[:, 1:] - rows_w[:, :-1]
+    change = np.abs(steps_w, out=steps_w) @ lasting
+    energy, peak = rows_w @ weight, rows_w.max(axis=1)
     unseen_s, longest_s = float(span[~seen].sum()), float(span.max())
     for column, trace in enumerate(traces):
         trace.energy_j += float(energy[column])

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
+_BLOCK = 4096
+"""Ticks that are looked at together."""
+
+_MOST_DEVICES = 1024
+"""More than a machine holds."""
+
 _DTYPES = {"float64": "f8", "float32": "f4", "int32": "i4"}
 
 
@@ -64,34 +70,42 @@ def from_table(table: "pa.Table") -> tuple[tuple[int, ...], Samples]:
     Raises:
         SidecarSchemaError: A column is missing.
     """
-    import numpy as np
-
     names = [column.name for column in COLUMNS]
     if missing := set(names).difference(table.column_names):
         raise SidecarSchemaError(f"the time series lacks the column {min(missing)}")
     times, power, celsius, indices = (_values(table[name]) for name in names)
-    devices = np.unique(indices)
-    if not _is_regular(times, indices, devices):
+    count = _devices_in_tick_order(times, indices)
+    if not count:
         return _scattered(times, power, celsius, indices)
-    shape = (-1, len(devices))
-    return tuple(devices.tolist()), Samples(
-        times_s=times[:: len(devices)],
-        power_w=power.reshape(shape),
-        temperature_c=celsius.reshape(shape),
+    return tuple(indices[:count].tolist()), Samples(
+        times_s=times[::count],
+        power_w=power.reshape(-1, count),
+        temperature_c=celsius.reshape(-1, count),
     )
 
 
-def _is_regular(times: Any, indices: Any, devices: Any) -> bool:
-    """Whether every tick has one row a device, in the order of their indices."""
-    count = len(devices)
-    if count == 0 or len(times) % count:
-        return False
-    ticks = times.reshape(-1, count)
-    return bool(
-        (indices.reshape(-1, count) == devices).all()
-        and (ticks[:, :1] == ticks).all()
-        and (ticks[1:, 0] > ticks[:-1, 0]).all()
-    )
+def _devices_in_tick_order(times: "npt.NDArray[Any]", indices: "npt.NDArray[Any]") -> int:
+    """How many devices have one row each at every tick, in the same order. 0: it is not so."""
+    import numpy as np
+
+    first = times[:_MOST_DEVICES]
+    count = int((first == first[:1]).sum())
+    if not count or len(times) % count or len(set(indices[:count].tolist())) < count:
+        return 0
+    rows = count * _BLOCK
+    pattern = np.tile(indices[:count], _BLOCK)
+    # Times rise from the last row of a tick to the first of the next, and nowhere else.
+    rises = np.tile([False] * (count - 1) + [True], _BLOCK)
+    for start in range(0, len(times), rows):
+        of_block = indices[start : start + rows]
+        block = times[start : start + rows + 1]
+        if not (
+            np.array_equal(of_block, pattern[: len(of_block)])
+            and np.array_equal(block[1:] > block[:-1], rises[: len(block) - 1])
+            and not (block[1:] < block[:-1]).any()
+        ):
+            return 0
+    return count
 
 
 def _scattered(
@@ -115,6 +129,8 @@ def _values(column: "pa.ChunkedArray") -> "npt.NDArray[Any]":
     import numpy as np
 
     parts = [_chunk(chunk) for chunk in column.chunks if len(chunk)]
+    if len(parts) == 1:
+        return parts[0]
     return np.concatenate(parts) if parts else np.empty(0)
 
 
