@@ -99,7 +99,7 @@ if TYPE_CHECKING:
         SidecarUnverifiedWarning,
         StoreWriteError,
     )
-    from llem.experiment import Experiment, run_experiment
+    from llem.experiment import Experiment
     from llem.protocols import (
         BackendInfo,
         BatchOutput,
@@ -113,6 +113,7 @@ if TYPE_CHECKING:
         Store,
         StoredResult,
     )
+    from llem.running import run_experiment
     from llem.store import MemoryStore, ResultStore, StoreFault, Verification, load
 
     __version__: str
@@ -203,7 +204,7 @@ _HOMES = {
         "SidecarUnverifiedWarning",
         "StoreWriteError",
     ],
-    "llem.experiment": ["Experiment", "run_experiment"],
+    "llem.experiment": ["Experiment"],
     "llem.protocols": [
         "BackendInfo",
         "BatchOutput",
@@ -217,6 +218,7 @@ _HOMES = {
         "Store",
         "StoredResult",
     ],
+    "llem.running": ["run_experiment"],
     "llem.store": ["MemoryStore", "ResultStore", "StoreFault", "Verification", "load"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -1,8 +1,4 @@
-"""
-One run from start to a result: the place where the stages meet.
-
-`Experiment` wraps whatever runs a model; `run_experiment` runs one with a backend of llem.
-"""
+"""One run from start to a result, whatever runs the model: the place where the stages meet."""
 
 import contextlib
 import importlib.metadata
@@ -18,10 +14,9 @@ import attrs
 
 from llem import measure, quality
 from llem.aggregate import aggregate_results
-from llem.backends import open_backend
 from llem.codec import measurement_config_hash
 from llem.domain.conditions import Evidence, GpuProcess
-from llem.domain.config import EnergyConfig, ExperimentConfig
+from llem.domain.config import ExperimentConfig
 from llem.domain.energy import BaselineMethod, EnergyBreakdown
 from llem.domain.environment import EnvironmentSnapshot, GPUEnvironment
 from llem.domain.latency import MeasurementMode, WarmupResult
@@ -34,8 +29,6 @@ from llem.protocols import (
     Clock,
     Edge,
     EnergyMeter,
-    InferenceBackend,
-    Prompts,
     Samples,
 )
 from llem.recording import Recorder, process_result
@@ -445,93 +438,6 @@ class Experiment:
             baseline_cache_age_sec=idle.cache_age_s,
             phases=evidence.phases,
         )
-
-
-def run_experiment(
-    config: ExperimentConfig,
-    *,
-    backend: InferenceBackend | None = None,
-    meter: EnergyMeter | Literal["auto"] | None = "auto",
-    baseline_max_age_s: float = 0.0,
-    clock: Clock | None = None,
-    progress: Progress | None = None,
-) -> Experiment:
-    """
-    Run *config* from loading the model to the result.
-
-    Args:
-        config: What is run.
-        backend: What runs the model. None: the one that the configuration names.
-        meter: As for `Experiment`.
-        baseline_max_age_s: As for `Experiment`.
-        clock: What tells the time.
-        progress: Is told what goes on.
-
-    Returns:
-        The experiment, its ``result`` and ``timeseries`` ready to be put into a store.
-
-    Raises:
-        BackendError: The model cannot be loaded or run.
-        MeterError: The meter that the configuration asks for does not answer.
-    """
-    progress = progress or (lambda *_: None)
-    if meter == "auto":
-        _check_meter(config.energy)
-    backend = backend or open_backend(config.backend)
-    try:
-        progress("load", 0, None)
-        info = backend.load(config)
-        batches = _batches(backend.prompts(), config.batch_size)
-        experiment = Experiment(
-            attrs.evolve(config, device=info.device),
-            info=info,
-            meter=meter,
-            synchronize=backend.synchronize,
-            peak_memory_mb=backend.peak_memory_mb,
-            baseline_max_age_s=baseline_max_age_s,
-            clock=clock,
-            progress=progress,
-        )
-        with experiment as run:
-            _run_batches(run, backend, batches, progress)
-    finally:
-        backend.close()
-    return experiment
-
-
-def _check_meter(config: EnergyConfig) -> None:
-    """Find out before a model is loaded that a meter asked for by name does not answer."""
-    if config.backend != "auto":
-        opened, _ = measure.open_meter(config)
-        if opened is not None:
-            opened.close()
-
-
-def _run_batches(
-    run: Experiment, backend: InferenceBackend, batches: list[Prompts], progress: Progress
-) -> None:
-    done = 0
-
-    def warmup_step() -> float:
-        nonlocal done
-        latency_s = backend.generate(batches[done % len(batches)]).latency_s
-        done += 1
-        progress("warmup", done, None)
-        return latency_s
-
-    run.warm_up(warmup_step)
-    total = sum(map(len, batches))
-    done = 0
-    progress("run", done, total)
-    for batch in batches:
-        output = backend.generate(batch)
-        run.record(**attrs.asdict(output, recurse=False))
-        done += len(batch)
-        progress("run", done, total)
-
-
-def _batches(prompts: Prompts, size: int) -> list[Prompts]:
-    return [prompts[i : i + size] for i in range(0, len(prompts), size)]
 
 
 def _each(tokens: int | Iterable[int]) -> tuple[int, ...]:

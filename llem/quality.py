@@ -5,10 +5,13 @@ They inform and never stop a run. Each is ``code: what happened, and what to do`
 One function finds one signal, `SIGNALS` lists them all.
 """
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 import attrs
 
+from llem.domain.conditions import DeviceThrottle, GpuProcess, TemperatureRange
 from llem.domain.energy import DeviceEnergy, Sensor
 from llem.domain.environment import GPUEnvironment
 from llem.domain.latency import WarmupResult
@@ -22,21 +25,11 @@ MAX_DRIFT_C = 10.0
 MIN_PROMPTS = 30
 """Fewer give no sound percentile, nor a mean that the central limit theorem speaks for."""
 
+MAX_CAPPED_SHARE = 0.1
+"""Share of the span at a lowered power limit from which the figures are more that of the limit."""
 
-@attrs.frozen(kw_only=True)
-class TemperatureRange:
-    """
-    How far the temperature of one device moved.
-
-    Attributes:
-        uuid: The device.
-        low_c: Lowest temperature met. Unit: °C.
-        high_c: Highest temperature met. Unit: °C.
-    """
-
-    uuid: str
-    low_c: float
-    high_c: float
+MAX_LISTED = 5
+"""Processes of a GPU that a warning lists one by one."""
 
 
 @attrs.frozen(kw_only=True)
@@ -52,7 +45,14 @@ class Signals:
         gpus: The GPUs that were metered.
         longest_request_s: Latency of the slowest request. Unit: s.
         temperatures: How far each device's temperature moved.
+        throttles: How long each device was slowed down, and why.
+        foreign_at_start: Processes of others on the GPUs before the span.
+        foreign_at_end: The same after it.
+        sampler_notes: What went wrong with the sampling.
         baseline_taken: Whether idle power was measured.
+        baseline_power_w: Idle power of all devices. Unit: W. None: not known.
+        baseline_had_context: Whether a CUDA context was on the GPUs then. None: not known.
+        baseline_notes: What went wrong with keeping it for later runs.
         energy_adjusted_j: Energy less the idle share. Unit: J.
         warmup: What warming up came to. None: there was none.
         convergence_wanted: Whether the latencies were to settle before the span.
@@ -65,7 +65,14 @@ class Signals:
     gpus: tuple[GPUEnvironment, ...] = ()
     longest_request_s: float = 0.0
     temperatures: tuple[TemperatureRange, ...] = ()
+    throttles: tuple[DeviceThrottle, ...] = ()
+    foreign_at_start: tuple[GpuProcess, ...] = ()
+    foreign_at_end: tuple[GpuProcess, ...] = ()
+    sampler_notes: tuple[str, ...] = ()
     baseline_taken: bool = False
+    baseline_power_w: float | None = None
+    baseline_had_context: bool | None = None
+    baseline_notes: tuple[str, ...] = ()
     energy_adjusted_j: float | None = None
     warmup: WarmupResult | None = None
     convergence_wanted: bool = False
@@ -106,8 +113,49 @@ def thermal_drift(signals: Signals) -> Iterator[str]:
         drift = device.high_c - device.low_c
         if drift > MAX_DRIFT_C:
             yield (
-                f"{device.uuid} moved {drift:.1f} °C, from {device.low_c:.0f} to "
+                f"{_device(signals, device.uuid)} moved {drift:.1f} °C, from {device.low_c:.0f} to "
                 f"{device.high_c:.0f} °C, more than {MAX_DRIFT_C:.0f} °C; warm up longer"
+            )
+
+
+def throttled(signals: Signals) -> Iterator[str]:
+    """A device slowed itself down, for however short a time: the share is told."""
+    for device in signals.throttles:
+        if device.throttled_s > 0:
+            causes = {
+                "too hot for the driver": device.sw_thermal_s,
+                "too hot for the device": device.hw_thermal_s,
+                "braked by the power supply": device.hw_power_s,
+                "by the hardware without a cause": device.hw_other_s,
+            }
+            named = ", ".join(f"{cause} for {s:.2f} s" for cause, s in causes.items() if s > 0)
+            first = f", first {device.onsets_s[0]:.2f} s into the run" if device.onsets_s else ""
+            span = _share(device.throttled_s, device.duration_s)
+            yield (
+                f"{_device(signals, device.uuid)} was slowed down for {span}{first}: "
+                f"{named or 'it is not known why'}; {_remedy(device)}, or lower its power limit "
+                "(`sudo nvidia-smi -pl`)"
+            )
+
+
+def power_capped(signals: Signals) -> Iterator[str]:
+    """
+    A device whose power limit someone lowered ran at it for more than `MAX_CAPPED_SHARE`.
+
+    At the limit that it came with a busy GPU runs normally, and nothing is to be said. At a lower
+    one the figures are those of the limit: compared with others, they would be taken for the GPU's.
+    """
+    limits = {gpu.uuid: (gpu.power_limit_w, gpu.default_power_limit_w) for gpu in signals.gpus}
+    for device in signals.throttles:
+        limit_w, default_w = limits.get(device.uuid, (None, None))
+        if limit_w is None or default_w is None or limit_w >= default_w:
+            continue
+        if device.power_cap_s > MAX_CAPPED_SHARE * device.duration_s:
+            yield (
+                f"{_device(signals, device.uuid)} ran at a power limit of {limit_w:.0f} W, lowered "
+                f"from {default_w:.0f} W, for {_share(device.power_cap_s, device.duration_s)}; "
+                f"compare it only with runs at that limit, or lift it "
+                f"(`sudo nvidia-smi -pl {default_w:.0f}`)"
             )
 
 
@@ -156,6 +204,23 @@ def no_baseline(signals: Signals) -> Iterator[str]:
         )
 
 
+def baseline_without_context(signals: Signals) -> Iterator[str]:
+    """Idle power was measured without a CUDA context, and no run is without one."""
+    if signals.baseline_taken and signals.baseline_had_context is False:
+        power_w = signals.baseline_power_w
+        power = "idle power" if power_w is None else f"an idle power of {power_w:.1f} W"
+        yield (
+            f"{power} was measured without a CUDA context on the GPUs, which draw more under one, "
+            "so that energy less the idle share comes out too high; load the model before the "
+            "Experiment is entered"
+        )
+
+
+def baseline_not_cached(signals: Signals) -> Iterator[str]:
+    """Idle power cannot be kept, and is measured again for every run."""
+    yield from map(_line, signals.baseline_notes)
+
+
 def ecc_disabled(signals: Signals) -> Iterator[str]:
     """A GPU that has ECC has it off."""
     for gpu in signals.gpus:
@@ -166,12 +231,38 @@ def ecc_disabled(signals: Signals) -> Iterator[str]:
             )
 
 
+def foreign_processes(signals: Signals) -> Iterator[str]:
+    """Others computed on a GPU, before the span, after it, or both."""
+    start = {(process.uuid, process.pid): process for process in signals.foreign_at_start}
+    end = {(process.uuid, process.pid): process for process in signals.foreign_at_end}
+    by_gpu: dict[str, list[str]] = {}
+    for key, process in (start | end).items():
+        met = [when for when, seen in (("start", start), ("end", end)) if key in seen]
+        memory = "" if process.memory_mb is None else f"{process.memory_mb:.0f} MiB, "
+        by_gpu.setdefault(process.uuid, []).append(
+            f"{process.pid} ({memory}at the {' and the '.join(met)})"
+        )
+    for uuid, listed in by_gpu.items():
+        more = len(listed) - MAX_LISTED
+        yield (
+            f"{_device(signals, uuid)} was shared with process {', '.join(listed[:MAX_LISTED])}"
+            f"{f' and {more} more' if more > 0 else ''}, and the energy is that of all; "
+            "end them, or take a free GPU (CUDA_VISIBLE_DEVICES)"
+        )
+
+
+def sampler_degraded(signals: Signals) -> Iterator[str]:
+    """Sampling did not go as it should have."""
+    for note in signals.sampler_notes:
+        yield f"{_line(note)}; see max_gap_s and coverage of each device in `llem show`"
+
+
 def negative_adjusted_energy(signals: Signals) -> Iterator[str]:
     """The idle share is larger than what was measured."""
     if signals.energy_adjusted_j is not None and signals.energy_adjusted_j < 0:
         yield (
             f"energy less the idle share is {signals.energy_adjusted_j:.1f} J; the baseline was "
-            "taken on a busier or warmer device, take it again"
+            "taken on a busier or warmer device, take it again on an idle one"
         )
 
 
@@ -187,49 +278,112 @@ def warmup_not_converged(signals: Signals) -> Iterator[str]:
         )
 
 
-def reproducibility_notes(devices: tuple[DeviceEnergy, ...]) -> str:
-    """What the accuracy of the sensors that *devices* were read by is, in words."""
-    sensors = dict.fromkeys(device.sensor for device in devices if device.energy_j is not None)
-    return " ".join(ACCURACY[sensor] for sensor in sensors) or "Energy was not measured."
+def reproducibility_notes(
+    devices: tuple[DeviceEnergy, ...],
+    compute_capabilities: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """
+    What the accuracy of the sensors that *devices* were read by is, in words.
+
+    Where they differ in it, each note begins with the UUIDs of its devices.
+
+    Args:
+        devices: Evidence for each device's energy.
+        compute_capabilities: CUDA compute capability, such as 9.0, by UUID, where it is known.
+    """
+    notes: dict[str, list[str]] = {}
+    for device in devices:
+        if device.energy_j is not None:
+            note = accuracy(device.sensor, compute_capabilities.get(device.uuid))
+            notes.setdefault(note, []).append(device.uuid)
+    if len(notes) > 1:
+        return " ".join(f"{', '.join(uuids)}: {note}" for note, uuids in notes.items())
+    return "".join(notes) or "Energy was not measured."
 
 
-ACCURACY = {
+def accuracy(sensor: Sensor, compute_capability: str | None = None) -> str:
+    """
+    What a figure of *sensor* is worth on a GPU of this compute capability. None: not known.
+
+    How much of the time power sensors look is measured by Yang, Adamek and Armour, "Accurate and
+    Convenient Energy Measurements for GPUs", SC24; its preprint is "Part-time Power Measurements:
+    nvidia-smi's Lack of Attention", arXiv:2312.02741. Which readings are means over a second is in
+    NVML's documentation of ``nvmlDeviceGetPowerUsage``. Its 5 % are those of Fermi and Kepler.
+    """
+    generation = _generation(compute_capability)
+    if sensor is Sensor.NVML_POWER_INSTANT:
+        return f"Integral of NVML's instant power, {_attention(generation)}. {_NVML_BOUND}"
+    if sensor is Sensor.NVML_POWER:
+        return f"Integral of NVML's power reading, {_legacy(generation)}. {_NVML_BOUND}"
+    return _ACCURACY[sensor]
+
+
+_MEAN = "a mean over one second, so that shorter loads and the edges of the span are smeared"
+
+_NVML_BOUND = (
+    "error_bound_j of each device covers that, and leaves out the sensor's own calibration, "
+    "a few percent."
+)
+
+_ACCURACY = {
     Sensor.NVML_TOTAL_ENERGY: (
-        "NVML total-energy counter of the whole board; it refreshes about every 0.1 s, so short "
-        "spans are less certain: see error_bound_j of each device."
+        "NVML total-energy counter of the whole board, which adds up without a break and is "
+        f"refreshed every 20 to 100 ms. {_NVML_BOUND}"
     ),
-    Sensor.NVML_POWER_INSTANT: (
-        "Trapezoid integral of NVML's instant power; the sensor looks at a part of the time only, "
-        "so short bursts may be missed: see error_bound_j of each device."
-    ),
-    Sensor.NVML_POWER_AVERAGE: (
-        "Trapezoid integral of NVML's one-second mean power; loads shorter than seconds are "
-        "smeared: see error_bound_j of each device."
-    ),
-    Sensor.NVML_POWER: (
-        "Trapezoid integral of NVML's power reading, on recent GPUs a one-second mean; loads "
-        "shorter than seconds are smeared: see error_bound_j of each device."
-    ),
+    Sensor.NVML_POWER_AVERAGE: (f"Integral of NVML's average power, {_MEAN}. {_NVML_BOUND}"),
     Sensor.RAPL: (
-        "RAPL counters of CPU packages and memory, without GPUs, disks and fans; they refresh "
-        "about every millisecond."
+        "RAPL counters of CPU packages and memory, without GPUs, disks and fans, refreshed about "
+        "every millisecond. error_bound_j of each device covers that, and leaves out how the CPU "
+        "comes by them: by a model of itself, or by a sensor with a calibration of its own."
     ),
     Sensor.REPLAY: "A recorded series, played again.",
     Sensor.ENGINE: "As the inference engine reports it.",
 }
-"""What each sensor's figure is worth."""
+
+
+def _attention(generation: tuple[int, int] | None) -> str:
+    """How much of the time the power sensor of a GPU looks."""
+    current = "a current value of a sensor that"
+    if generation in {(6, 0), (7, 0)}:
+        return f"{current} looks at about 10 ms of each 20 ms and misses the rest"
+    if generation is not None and (generation < (8, 0) or generation in {(8, 6), (8, 9)}):
+        return f"{current} is refreshed every 100 ms"
+    where = "" if generation in {(8, 0), (9, 0)} else "on A100 and H100 "
+    return (
+        f"{current} {where}looks at about 25 ms of each 100 ms and misses the rest "
+        "(Yang, Adamek and Armour, SC24, arXiv:2312.02741)"
+    )
+
+
+def _legacy(generation: tuple[int, int] | None) -> str:
+    """What ``nvmlDeviceGetPowerUsage`` gives."""
+    if generation is None:
+        return f"which is {_MEAN}, but on A100 and older GPUs a current value"
+    return _MEAN if generation > (8, 0) else _attention(generation)
+
+
+def _generation(compute_capability: str | None) -> tuple[int, int] | None:
+    numbers = re.fullmatch(r"(\d+)\.(\d+)", compute_capability or "", re.ASCII)
+    return None if numbers is None else (int(numbers[1]), int(numbers[2]))
 
 
 def _of_device(
-    code: str, message: str | Callable[[DeviceEnergy], str]
+    code: str, message: Callable[[DeviceEnergy], str]
 ) -> Callable[[Signals], Iterator[str]]:
     def find(signals: Signals) -> Iterator[str]:
         for device in signals.devices:
             if code in device.codes:
-                said = message if isinstance(message, str) else message(device)
-                yield f"{device.name} ({device.uuid}) {said}"
+                yield f"{device.name} ({device.uuid}) {message(device)}"
 
     return find
+
+
+def _reset(device: DeviceEnergy) -> str:
+    return (
+        "had its energy counter go backwards or stop answering; its figure is the power integral, "
+        f"{_joules(device.energy_j)}: keep the driver loaded (`sudo nvidia-smi -pm 1`) and the GPU "
+        "from being reset during a run"
+    )
 
 
 def _gap(device: DeviceEnergy) -> str:
@@ -237,16 +391,60 @@ def _gap(device: DeviceEnergy) -> str:
     return f"was not sampled {span}; the gap is bridged, leave a core free"
 
 
+def _missed(device: DeviceEnergy) -> str:
+    share = "" if device.coverage is None else f"{device.coverage:.1%} of "
+    return (
+        f"gave {device.sample_count} samples, {share}what was asked for; leave a core free, and "
+        "close other programs that read its sensors"
+    )
+
+
 def _disagreement(device: DeviceEnergy) -> str:
     if device.disagreement is None:
         return (
             "draws power while its energy counter stands still; its figure is the power integral, "
-            "look at both in `llem show`"
+            f"{_joules(device.integrated_j)}, look at both in `llem show`"
         )
     return (
-        f"has a counter and a power integral that differ by {device.disagreement:.0%}; "
+        f"has a counter and a power integral that differ by {device.disagreement:.0%}, "
+        f"{_joules(device.counter_j)} and {_joules(device.integrated_j)}; "
         "measure longer, and look at both in `llem show`"
     )
+
+
+def _shared(device: DeviceEnergy) -> str:
+    return (
+        f"is shared by MIG instances, and {_joules(device.energy_j)} is the figure of the whole "
+        "GPU; keep the other instances idle, or run on a GPU that is not split"
+    )
+
+
+def _remedy(device: DeviceThrottle) -> str:
+    remedies = {
+        "improve its cooling": device.sw_thermal_s + device.hw_thermal_s,
+        "check its power supply": device.hw_power_s,
+        "see `nvidia-smi -q -d PERFORMANCE`": device.hw_other_s,
+    }
+    chosen = [remedy for remedy, seconds in remedies.items() if seconds > 0]
+    return ", ".join(chosen or remedies)
+
+
+def _share(part_s: float, whole_s: float) -> str:
+    share = f" ({part_s / whole_s:.1%})" if whole_s > 0 else ""
+    return f"{part_s:.2f} s of {whole_s:.2f} s{share}"
+
+
+def _joules(energy_j: float | None) -> str:
+    return "an unknown energy" if energy_j is None else f"{energy_j:.1f} J"
+
+
+def _line(note: str) -> str:
+    return " ".join(note.split())
+
+
+def _device(signals: Signals, uuid: str) -> str:
+    names = {device.uuid: device.name for device in signals.devices}
+    return f"{names[uuid]} ({uuid})" if uuid in names else uuid
 
 
 def _named(gpu: GPUEnvironment) -> str:
@@ -257,21 +455,23 @@ SIGNALS: dict[str, Callable[[Signals], Iterator[str]]] = {
     "energy_not_measured": energy_not_measured,
     "short_duration": short_duration,
     "thermal_drift": thermal_drift,
+    "throttled": throttled,
+    "power_capped": power_capped,
     "persistence_mode_off": persistence_mode_off,
     "persistence_mode_unknown": persistence_mode_unknown,
     "low_sample_count": low_sample_count,
     "latency_exceeds_span": latency_exceeds_span,
     "no_baseline": no_baseline,
+    "baseline_without_context": baseline_without_context,
+    "baseline_not_cached": baseline_not_cached,
     "ecc_disabled": ecc_disabled,
-    "counter_reset": _of_device(
-        "counter_reset",
-        "had its energy counter go backwards or stop answering; its figure is the power integral",
-    ),
+    "foreign_processes": foreign_processes,
+    "counter_reset": _of_device("counter_reset", _reset),
     "sampling_gap": _of_device("sampling_gap", _gap),
+    "samples_missed": _of_device("samples_missed", _missed),
+    "sampler_degraded": sampler_degraded,
     "sources_disagree": _of_device("sources_disagree", _disagreement),
-    "mig_parent_energy": _of_device(
-        "mig_parent_energy", "is shared by MIG instances; the figure is that of the whole GPU"
-    ),
+    "mig_parent_energy": _of_device("mig_parent_energy", _shared),
     "negative_adjusted_energy": negative_adjusted_energy,
     "warmup_not_converged": warmup_not_converged,
 }

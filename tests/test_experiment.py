@@ -16,9 +16,10 @@ from llem.domain.energy import BaselineMethod, Sensor
 from llem.domain.latency import MeasurementMode
 from llem.domain.result import ExperimentResult
 from llem.errors import BackendError, IncompleteRunError, MeterError, ResultValidationError
-from llem.experiment import Experiment, llem_version, run_experiment
+from llem.experiment import Experiment, llem_version
 from llem.measure import ReplayMeter
 from llem.protocols import BackendInfo, BatchOutput, Clock, Device, InferenceBackend, Samples
+from llem.running import run_experiment
 
 NO_BASELINE = BaselineConfig(enabled=False)
 CONVERGING = WarmupConfig(convergence_detection=True, thermal_floor_seconds=8.0)

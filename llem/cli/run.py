@@ -14,11 +14,12 @@ from llem.cli.output import AsJson, Root, print_json, print_lines, print_warning
 from llem.cli.progress import show_progress
 from llem.domain.config import ExperimentConfig
 from llem.errors import ConfigError, StoreWriteError
-from llem.experiment import Experiment, run_experiment
+from llem.experiment import Experiment
 from llem.protocols import StoredResult
 from llem.report.figures import unicode_text
 from llem.report.summary import Line, headline
 from llem.report.table import to_csv, to_row
+from llem.running import run_experiment
 from llem.store import ResultStore
 
 if TYPE_CHECKING:

@@ -24,6 +24,9 @@ from llem.protocols import Clock, EnergyMeter
 MAX_AGE_S = 3600.0
 """Age up to which idle power is used again. Rooms warm up and cool down in hours. Unit: s."""
 
+MACHINE_ID = Path("/etc/machine-id")
+"""What systemd tells machines apart by."""
+
 _MAX_BYTES = 2**16
 """More than any baseline takes: the largest file that is read."""
 
@@ -213,7 +216,7 @@ def idle_power(
 def _machine_id() -> str | None:
     """What tells machines of one name apart. None: this one has no such thing."""
     try:
-        return Path("/etc/machine-id").read_text("ascii").strip() or None
+        return MACHINE_ID.read_text("ascii").strip() or None
     except (OSError, ValueError):
         return None
 

@@ -281,7 +281,7 @@ def poll(
     ready()
     while True:
         late = (time.monotonic() - origin) / period_s
-        tick = max(tick + stride, math.ceil(late / stride) * stride)
+        tick = max(tick // stride + 1, math.ceil(late / stride)) * stride
         if wait(max(origin + tick * period_s - time.monotonic(), 0.0)):
             take()
             return stride
