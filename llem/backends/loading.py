@@ -158,7 +158,27 @@ def _tiny_llama() -> LlamaConfig:
     )
 
 
-BUILTIN_MODELS: Mapping[str, Callable[[], LlamaConfig]] = {"builtin:tiny-llama": _tiny_llama}
+def _llama_1b() -> LlamaConfig:
+    """0.98 billion parameters, the layers of Llama 3.2 1B: enough to keep a GPU busy."""
+    return LlamaConfig(
+        vocab_size=2048,
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_hidden_layers=16,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        max_position_embeddings=131072,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+
+
+BUILTIN_MODELS: Mapping[str, Callable[[], LlamaConfig]] = {
+    "builtin:tiny-llama": _tiny_llama,
+    "builtin:llama-1b": _llama_1b,
+}
+"""Models of random weights, by name."""
 
 
 def _pretrained(config: ExperimentConfig) -> Any:

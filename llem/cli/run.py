@@ -47,7 +47,8 @@ def run_verb(
     Parameters
     ----------
     model
-        Name on the model hub, path of a local folder, or builtin:tiny-llama, the default.
+        Name on the model hub, path of a local folder, or a built-in model of random weights:
+        builtin:tiny-llama, the default, or builtin:llama-1b, which keeps a GPU busy.
     config
         TOML file of settings, named as the options are: n, warmup.n_warmup and so on. Options on
         the command line override it.
