@@ -1,5 +1,6 @@
 """What only a real GPU can show. Each test prints what it found."""
 
+import itertools
 import os
 import statistics
 import subprocess
@@ -42,7 +43,7 @@ def torch() -> Any:
 def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
     def say(line: str) -> None:
         with capsys.disabled():
-            print(f"\n[gpu] {line}", end="")
+            sys.stdout.write(f"\n[gpu] {line}")
 
     return say
 
@@ -97,10 +98,10 @@ def test_counter_is_refreshed_as_often_as_is_said(torch: Any, say: Any) -> None:
             changes.append(time.monotonic())
     client.close()
 
-    periods = [later - earlier for earlier, later in zip(changes, changes[1:], strict=False)]
+    periods = [later - earlier for earlier, later in itertools.pairwise(changes)]
     say(
-        f"counter of {gpu.name}: {len(periods)} updates, median {statistics.median(periods):.4f} s, "
-        f"longest {max(periods):.4f} s"
+        f"counter of {gpu.name}: {len(periods)} updates, median "
+        f"{statistics.median(periods):.4f} s, longest {max(periods):.4f} s"
     )
     assert statistics.median(periods) <= COUNTER_REFRESH_S
 
