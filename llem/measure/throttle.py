@@ -98,7 +98,7 @@ def _device(
     def lasted(on: npt.NDArray[np.bool_]) -> float:
         return float(held_s[on].sum())
 
-    throttled = (reasons & _THROTTLED != 0) & (held_s > 0)
+    throttled = reasons & _THROTTLED != 0
     unnamed = (reasons & HW_SLOWDOWN != 0) & (reasons & _NAMED_IN_HARDWARE == 0)
     sets_in = throttled & ~np.append(False, throttled[:-1])
     return DeviceThrottle(

@@ -502,6 +502,19 @@ def test_what_a_key_tells_apart(clock, monkeypatch: pytest.MonkeyPatch) -> None:
     assert key() == key() == key((attrs.evolve(first, name="Busy", period_s=0.1), second))
 
 
+def test_a_machine_without_an_identity(clock, monkeypatch, tmp_path: Path) -> None:
+    """It still has a name, and is not mixed up with one that has both."""
+    keys = set()
+    for content in (b"1f\n", b"2f\n", b"", b"\xff", None):
+        path = tmp_path / str(content)
+        if content is not None:
+            path.write_bytes(content)
+        monkeypatch.setattr(baseline, "MACHINE_ID", path)
+        keys.add(baseline_key(idle(clock, 50), None, None))
+
+    assert len(keys) == 3
+
+
 def test_a_key_is_plain_text(clock, cache: BaselineCache) -> None:
     """Whatever devices are called."""
     meter = idle(clock, 50, uuid="GPU-\n☃'")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llem.domain.config import WarmupConfig
 from llem.domain.latency import WarmupResult
-from llem.errors import BackendError
+from llem.errors import BackendError, ResultValidationError
 from llem.measure import derive_measurement_methodology, warm_up
 from llem.measure.warmup import coefficient_of_variation
 
@@ -108,6 +108,73 @@ def test_failing_step(clock) -> None:
 
     with pytest.raises(BackendError, match="out of memory"):
         warm_up(step, DETECT, clock=clock, wait_thermal_floor=True)
+
+
+@pytest.mark.parametrize("failing", range(1, 6))
+def test_a_step_that_fails_late(clock, failing: int) -> None:
+    """Nothing comes of it, and the device is not waited for."""
+    done = itertools.count(1)
+
+    def step() -> float:
+        if next(done) == failing:
+            raise KeyboardInterrupt
+        return 1.0
+
+    with pytest.raises(KeyboardInterrupt):
+        warm_up(step, WarmupConfig(n_warmup=5), clock=clock, wait_thermal_floor=True)
+    assert clock.monotonic() == 100
+
+
+@pytest.mark.parametrize("latency", [math.nan, math.inf, -0.1, 1e300, None, "1", True])
+@pytest.mark.parametrize("config", [DETECT, WarmupConfig(n_warmup=20)])
+def test_what_is_no_latency(clock, latency, config: WarmupConfig) -> None:
+    """It is found at the step that returns it, before more of them run for nothing."""
+    latencies = iter([1.0, latency, *itertools.repeat(1.0, 20)])
+
+    with pytest.raises(ResultValidationError, match="latency_s of a warmup step must be"):
+        run(clock, latencies, config)
+    assert len(list(latencies)) == 20
+
+
+def test_latencies_of_zero_never_settle(clock) -> None:
+    """There is no mean to hold their spread against."""
+    result = run(clock, itertools.repeat(0), DETECT)
+
+    assert (result.converged, result.final_cv, result.iterations_completed) == (False, None, 20)
+
+
+@given(
+    st.lists(st.floats(0, 10), min_size=20, max_size=20),
+    st.builds(
+        WarmupConfig,
+        enabled=st.booleans(),
+        convergence_detection=st.booleans(),
+        n_warmup=st.integers(0, 20),
+        max_prompts=st.integers(1, 20),
+        min_prompts=st.integers(0, 20),
+        window_size=st.integers(2, 20),
+        cv_threshold=st.floats(0, 1),
+    ),
+)
+def test_converged_is_what_the_latencies_say(latencies: list[float], config) -> None:
+    """Looked for, enough of them, and even: then and only then, and at the first chance."""
+    result = run(None, latencies, config)
+    count = result.iterations_completed
+
+    def settled(count: int) -> bool:
+        variation = coefficient_of_variation(latencies[:count], config.window_size)
+        return (
+            count >= max(config.min_prompts, config.window_size)
+            and variation is not None
+            and variation < config.cv_threshold
+        )
+
+    looked_for = config.enabled and config.convergence_detection
+    most = config.max_prompts if looked_for else config.n_warmup if config.enabled else 0
+    first = next((n for n in range(1, most + 1) if settled(n)), None) if looked_for else None
+    assert result.converged is (first is not None)
+    assert count == (most if first is None else first)
+    assert result.latencies_ms == tuple(1000 * latency for latency in latencies[:count])
 
 
 @pytest.mark.parametrize(
