@@ -199,7 +199,7 @@ class NvmlClient:
         except self._failures as error:
             raise MeterError(self._explain(error, what)) from error
 
-    def _explain(self, error: Exception, what: str) -> str:
+    def _explain(self, error: Any, what: str) -> str:
         if isinstance(error, self._nvml.NVMLError):
             return message(error.value, what)
         if isinstance(error, (OSError, ValueError)):

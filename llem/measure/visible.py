@@ -110,9 +110,9 @@ def _ask_child() -> tuple[str, ...] | None:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=CUDA_TIMEOUT_S,
-            check=True,
+            check=False,
         )
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.TimeoutExpired):
         return None
     return tuple(child.stdout.decode(errors="replace").split()) or None
 
