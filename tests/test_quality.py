@@ -507,24 +507,27 @@ def test_warmup_not_converged_says_how_far_it_came(cv: float | None, words: str)
 @pytest.mark.parametrize(
     ("cause", "words", "advice"),
     [
-        ("sw_thermal_s", "too hot for the driver for 3.00 s", "improve its cooling"),
-        ("hw_thermal_s", "too hot for the device for 3.00 s", "improve its cooling"),
-        ("hw_power_s", "braked by the power supply for 3.00 s", "check its power supply"),
-        ("hw_other_s", "by the hardware without a cause for 3.00 s", "-d PERFORMANCE"),
+        ("sw_thermal_s", "too hot for the driver", "improve its cooling"),
+        ("hw_thermal_s", "too hot for the device", "improve its cooling"),
+        ("hw_power_s", "braked by the power supply", "check its power supply"),
+        (
+            "hw_other_s",
+            "by the hardware without a cause",
+            "see `nvidia-smi -q -d PERFORMANCE`",
+        ),
     ],
 )
 def test_throttled_says_why(cause: str, words: str, advice: str) -> None:
     """Each cause that there was with its time, none that there was not, and what helps."""
-    slowed = throttle(throttled_s=3.0, onsets_s=(1.0, 9.0), **{cause: 3.0})
+    slowed = throttle(throttled_s=0.6, onsets_s=(1.0, 9.0), **{cause: 0.6})
 
-    (warning,) = warnings(throttles=(slowed,))
-
-    assert warning == (
-        "throttled: H100 (GPU-a) was slowed down for 3.00 s of 60.00 s (5.0%), "
-        f"first 1.00 s into the run: {words}; {warning.partition('; ')[2]}"
-    )
-    assert advice in warning.partition("; ")[2]
-    assert warning.endswith(", or lower its power limit (`sudo nvidia-smi -pl`)")
+    assert warnings(throttles=(slowed,)) == [
+        (
+            "throttled: H100 (GPU-a) was slowed down for 0.60 s of 60.00 s (1.0%), "
+            f"first 1.00 s into the run: {words} for 0.60 s; "
+            f"{advice}, or lower its power limit (`sudo nvidia-smi -pl`)"
+        )
+    ]
 
 
 def test_throttled_names_every_cause() -> None:
@@ -601,7 +604,7 @@ def test_foreign_processes_are_of_each_gpu() -> None:
     assert "GPU-b was shared with process 1 (7 MiB, at the end), and" in second
 
 
-@pytest.mark.parametrize(("count", "more"), [(MAX_LISTED, ""), (MAX_LISTED + 2, " and 2 more")])
+@pytest.mark.parametrize(("count", "more"), [(MAX_LISTED, ""), (MAX_LISTED + 1, " and 1 more")])
 def test_many_foreign_processes_are_counted(count: int, more: str) -> None:
     (warning,) = warnings(foreign_at_start=tuple(process(pid) for pid in range(count)))
 

@@ -357,6 +357,7 @@ def test_a_killed_writer_spoils_nothing(cache: BaselineCache, writers) -> None:
     processes, let_go = writers(10**6)
     let_go()
     while cache.load("key") is None:
+        assert all(process.poll() is None for process in processes)
         time.sleep(0.001)
     for process in processes:
         time.sleep(0.02)
@@ -399,6 +400,7 @@ def test_what_was_measured_is_used_again(clock, cache: BaselineCache) -> None:
         (91.0, 100.0, False),
         (-10.0, 100.0, True),
         (-11.0, 100.0, False),
+        (-10.0, 0.0, False),
         (baseline.MAX_AGE_S - 10, None, True),
         (baseline.MAX_AGE_S - 9, None, False),
     ],
@@ -406,7 +408,7 @@ def test_what_was_measured_is_used_again(clock, cache: BaselineCache) -> None:
 def test_age_limit(
     clock, cache: BaselineCache, passed_s: float, max_age_s: float | None, cached: bool
 ) -> None:
-    """Not older than asked for, by default an hour, and not of the future."""
+    """Not older than asked for, by default an hour, not of the future, and none at all for 0."""
     limit = {} if max_age_s is None else {"max_age_s": max_age_s}
     idle_power(idle(clock, 50), 10, clock, cache=cache)
     clock.time_s += passed_s
