@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 import attrs
 
 from llem import measure, quality
+from llem.accuracy import reproducibility_notes
 from llem.aggregate import aggregate_results
 from llem.codec import measurement_config_hash
 from llem.domain.conditions import Evidence, GpuProcess
@@ -286,10 +287,8 @@ class Experiment:
         """Who else is on the GPUs, and at the start whether anyone, the engine included, is."""
         uuids = [d.uuid for d in self._meter.devices] if self._meter is not None else []
         processes = measure.gpu_processes(uuids) if uuids else None
-        if processes is None:
-            return
         own, holds = measure.own_processes(), _holds_context()
-        self._foreign[when] = measure.foreign(processes, own, holds)
+        self._foreign[when] = measure.foreign(processes or (), own, holds)
         if when == "start":
             self._had_context = holds or measure.context_held(processes, own)
 
@@ -298,11 +297,13 @@ class Experiment:
         if config.enabled and config.duration_seconds > 0:
             self._progress("baseline", 0, config.duration_seconds)
             cuda = self._environment.hardware.cuda if self._environment else None
+            shared = bool(self._foreign["start"])
             self._baseline = measure.idle_power(
                 meter,
                 config.duration_seconds,
                 self._clock,
-                cache=self._baseline_cache,
+                # What others drew meanwhile is not idle power to any other run.
+                cache=None if shared else self._baseline_cache,
                 max_age_s=self._baseline_max_age_s,
                 driver=cuda.driver_version if cuda else None,
                 had_context=self._had_context,
@@ -364,7 +365,7 @@ class Experiment:
             start_time=self._at(self._start_s),
             environment_snapshot=self._environment,
             warmup_excluded_samples=None if methodology == "total" else self._excluded,
-            reproducibility_notes=quality.reproducibility_notes(
+            reproducibility_notes=reproducibility_notes(
                 process.devices, self._compute_capabilities()
             ),
         )
@@ -395,8 +396,8 @@ class Experiment:
             temperatures=evidence.temperatures,
             throttles=evidence.throttles,
             sampler_notes=evidence.notes,
-            foreign_at_start=self._foreign.get("start", ()),
-            foreign_at_end=self._foreign.get("end", ()),
+            foreign_at_start=self._foreign["start"],
+            foreign_at_end=self._foreign["end"],
             baseline_taken=made.baseline_power_w is not None,
             baseline_power_w=made.baseline_power_w,
             baseline_had_context=idle.baseline.had_context if idle else None,

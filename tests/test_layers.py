@@ -11,7 +11,7 @@ import pytest
 import llem
 
 SEAMS = {"errors", "domain", "protocols", "codec"}
-STAGES = {"measure", "backends", "aggregate", "quality", "recording", "store", "report"}
+STAGES = {"measure", "backends", "aggregate", "quality", "accuracy", "recording", "store", "report"}
 
 MAY_IMPORT = {
     "errors": set(),
@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "backends": {"errors", "domain", "protocols"},
     "aggregate": {"errors", "domain"},
     "quality": {"errors", "domain"},
+    "accuracy": {"errors", "domain"},
     "recording": SEAMS,
     "store": SEAMS,
     "report": {"errors", "domain", "codec"},

@@ -111,7 +111,8 @@ class ExperimentConfig(Setting):
     Where results go is no part of it, so that the same experiment has the same hash everywhere.
 
     Attributes:
-        model: Name on the model hub, path of a local folder, builtin:tiny-llama or builtin:llama-1b.
+        model: Name on the model hub, path of a local folder, or builtin:tiny-llama or
+            builtin:llama-1b.
         backend: What runs the model.
         n: Prompts to run.
         dataset: Text file with one prompt a line. None: synthetic prompts.

@@ -7,7 +7,7 @@ bridges it. Samples are read in blocks of ticks, so that memory stays bounded wh
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import attrs
 import numpy as np
@@ -38,7 +38,7 @@ MIN_COVERAGE = 0.95
 """Share of the asked-for samples below which some were missed."""
 
 DISAGREEMENT_LIMIT = 0.1
-"""Share by which counter and integral may differ: twice the 5 % that sensors are specified to."""
+"""Share by which counter and integral may differ: more than a sensor's calibration explains."""
 
 MAX_POWER_W = 10_000.0
 """More than any device draws. A counter that seems to have run faster was reset. Unit: W."""
@@ -212,17 +212,15 @@ def _add_block(
     rows_w = power_w.T.astype("f8", order="C")
     with np.errstate(invalid="ignore"):
         valid = bool(power_w.min() >= 0 and power_w.max() < np.inf)
-    if valid and all(trace.last is None or trace.last[0] == times_s[0] for trace in traces):
+    if valid:
         _add(traces, times_s, rows_w, begin_s, end_s)
         return
     for trace, row_w in zip(traces, rows_w, strict=True):
         with np.errstate(invalid="ignore"):
             read = (row_w >= 0) & (row_w < np.inf)
         times, kept = times_s[read], row_w[read]
-        if trace.last is not None:
-            later = times > trace.last[0]
-            times = np.append(trace.last[0], times[later])
-            kept = np.append(trace.last[1], kept[later])
+        if trace.last is not None and not read[0]:
+            times, kept = np.append(trace.last[0], times), np.append(trace.last[1], kept)
         _add([trace], times, kept[None], begin_s, end_s)
 
 
@@ -332,14 +330,15 @@ def _integral(trace: _Trace, begin_s: float, end_s: float) -> _Integral | None:
         return None
     head_s, tail_s = trace.head_s(begin_s), trace.tail_s(end_s)
     near_s = GAP_PERIODS * max(trace.period_s or math.inf, MIN_GAP_PERIOD_S)
-    if max(head_s, tail_s) > near_s or head_s + tail_s >= end_s - begin_s > 0:
+    beyond_s = head_s + tail_s
+    if max(head_s, tail_s) > near_s or (beyond_s and beyond_s >= end_s - begin_s):
         return None
     energy_j = trace.energy_j + head_s * trace.first[1] + tail_s * trace.last[1]
     top_w = trace.top_w() or 0.0
     refresh_s, window_s = trace.device.refresh_s, trace.device.window_s
     if window_s is None:
         window_s = refresh_s
-    bound_j = trace.change_j + (trace.unseen_s + head_s + tail_s + refresh_s) * top_w
+    bound_j = trace.change_j + (trace.unseen_s + beyond_s + refresh_s) * top_w
     if window_s > refresh_s:
         bound_j += window_s / 2 * top_w
     elif window_s < refresh_s:
@@ -365,33 +364,38 @@ def _counted(
         return None, False
     if end_j is None or not math.isfinite(end_j):
         return None, True
-    times_s, readings_j = _readings(column, samples, begin, end)
-    steps_j = np.diff(np.concatenate(([begin_j], readings_j, [end_j])))
-    back = steps_j < 0
-    if not back.any():
-        return end_j - begin_j, False
-    if device.counter_range_j is None:
-        return None, True
-    passed_s = np.diff(np.concatenate(([begin.time_s], times_s, [end.time_s])))
-    steps_j[back] += device.counter_range_j
-    possible_j = MAX_POWER_W * np.maximum(passed_s, 1.0)
-    if ((steps_j < 0) | (steps_j > possible_j))[back].any():
-        return None, True
-    return float(steps_j.sum()), False
+    range_j = device.counter_range_j or 0.0
+    wraps, last_s, last_j = 0, begin.time_s, begin_j
+    for times_s, readings_j in _readings(column, samples, begin, end, end_j):
+        steps_j = np.diff(readings_j, prepend=last_j)
+        back = steps_j < 0
+        passed_s = np.diff(times_s, prepend=last_s)[back]
+        wrapped_j = steps_j[back] + range_j
+        possible_j = MAX_POWER_W * np.maximum(passed_s, 1.0)
+        if ((wrapped_j < 0) | (wrapped_j > possible_j)).any():
+            return None, True
+        wraps += len(wrapped_j)
+        last_s, last_j = times_s[-1], readings_j[-1]
+    return end_j - begin_j + wraps * range_j, False
 
 
-def _readings(column: int, samples: Samples, begin: Edge, end: Edge) -> tuple[Floats, Floats]:
+def _readings(
+    column: int, samples: Samples, begin: Edge, end: Edge, end_j: float
+) -> Iterator[tuple[Floats, Floats]]:
     """
-    Times and readings of a counter between the edges.
+    Times and readings of a counter after *begin*, block by block, up to the one at *end*.
 
-    The first and the last one are left out: they may have been read on the other side of the edge.
+    The ticks next to the edges are left out: they may have been read on the other side of theirs.
     """
-    if samples.counter_j is None:
-        return np.empty(0), np.empty(0)
-    inside = slice(*np.searchsorted(samples.times_s, [begin.time_s, end.time_s]).tolist())
-    readings_j = samples.counter_j[inside, column]
-    read = np.isfinite(readings_j)
-    return samples.times_s[inside][read][1:-1], readings_j[read][1:-1]
+    if samples.counter_j is not None:
+        first, last = np.searchsorted(samples.times_s, [begin.time_s, end.time_s]).tolist()
+        for start in range(first + 1, last - 1, BLOCK):
+            block = slice(start, min(start + BLOCK, last - 1))
+            readings_j = samples.counter_j[block, column]
+            read = np.isfinite(readings_j)
+            if read.any():
+                yield samples.times_s[block][read], readings_j[read]
+    yield np.array([end.time_s]), np.array([end_j])
 
 
 def _expected(period_s: float | None, duration_s: float) -> int | None:

@@ -37,8 +37,8 @@ class Timing:
     """
     How often a power sensor is read, and what each reading is the mean of. Unit: s.
 
-    Measured by Yang, Adamek and Armour, "Part-time Power Measurements: nvidia-smi's Lack of
-    Attention", SC24; the one-second mean is NVML's own word on ``nvmlDeviceGetPowerUsage``.
+    Measured by Yang, Adamek and Armour, "Accurate and Convenient Energy Measurements for GPUs",
+    SC24, arXiv:2312.02741; the one-second mean is NVML's word on ``nvmlDeviceGetPowerUsage``.
     """
 
     refresh_s: float
@@ -61,7 +61,7 @@ def timing(sensor: Sensor, capability: tuple[int, int]) -> Timing:
         return RUNNING_MEAN
     if capability in {(6, 0), (7, 0)}:
         return Timing(0.02, 0.01)
-    if capability < (8, 0) or capability in {(8, 6), (8, 9)}:
+    if (0, 0) < capability < (8, 0) or capability in {(8, 6), (8, 9)}:
         return Timing(0.1, 0.1)
     return PART_TIME
 
