@@ -15,6 +15,7 @@ from llem.domain.energy import DeviceEnergy
 from llem.domain.process import RawProcessResult
 from llem.domain.result import ExperimentResult
 from llem.measure import device_energies, from_table
+from llem.measure.integrate import MAX_POWER_W
 from llem.protocols import Device, Edge, Samples
 
 if TYPE_CHECKING:
@@ -49,11 +50,11 @@ class Check:
     @property
     def agrees(self) -> bool | None:
         """Whether the two agree. None: there is nothing to compare."""
-        if self.recorded is None and self.recomputed is None:
-            return None
-        if self.recorded is None or self.recomputed is None:
-            return None if self.note else False
-        return abs(self.recorded - self.recomputed) <= self.tolerance
+        if self.recomputed is None:
+            return None if self.recorded is None or self.note else False
+        return self.recorded is not None and (
+            abs(self.recorded - self.recomputed) <= self.tolerance
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -78,7 +79,8 @@ def audit(result: ExperimentResult, timeseries: "pa.Table | None") -> Audit:
     Recompute the energy of *result* from its *timeseries*, and what follows from it.
 
     Checked are the integral, the samples and the longest gap of each device of each process, the
-    rule by which its energy is chosen, its disagreement with the counter, and the totals.
+    rule by which its energy is chosen, its disagreement with the counter, the devices that the
+    result names, and the totals.
 
     Args:
         result: A result.
@@ -87,7 +89,14 @@ def audit(result: ExperimentResult, timeseries: "pa.Table | None") -> Audit:
     Raises:
         SidecarSchemaError: The time series lacks a column.
     """
-    return Audit(checks=(*_integrals(result, timeseries), *_choices(result), *_totals(result)))
+    return Audit(
+        checks=(
+            *_integrals(result, timeseries),
+            *_choices(result),
+            *_devices(result),
+            *_totals(result),
+        )
+    )
 
 
 def _integrals(result: ExperimentResult, timeseries: "pa.Table | None") -> Iterator[Check]:
@@ -130,7 +139,8 @@ def _integral(
     )
     edges = (Edge(time_s=time_s, counters_j=(None,)) for time_s in (begin_s, end_s))
     (found,) = device_energies([metered], samples, *edges)
-    peak_w = float(samples.power_w.max(initial=0.0, where=samples.power_w >= 0))
+    # What no device draws is no reading, and would make every difference a small one.
+    peak_w = min(float(samples.power_w.max(initial=0.0, where=samples.power_w >= 0)), MAX_POWER_W)
     yield Check(
         name=f"{name} integrated_j",
         recorded=device.integrated_j,
@@ -180,18 +190,47 @@ def _choices(result: ExperimentResult) -> Iterator[Check]:
                 )
 
 
-def _totals(result: ExperimentResult) -> Iterator[Check]:
-    total_j = result.total_energy_j
+def _devices(result: ExperimentResult) -> Iterator[Check]:
+    """Each device of the result is that of the process that saw most of it."""
+    for device in result.devices:
+        seen = [d for p in result.process_results for d in p.devices if d.uuid == device.uuid]
+        most = max(seen, key=_rank, default=device)
+        for field in ("energy_j", "counter_j", "integrated_j"):
+            recorded, recomputed = getattr(device, field), getattr(most, field)
+            if seen and not recorded is recomputed is None:
+                yield Check(
+                    name=f"result device {device.gpu_index} ({device.uuid}) {field}",
+                    recorded=recorded,
+                    recomputed=recomputed,
+                    tolerance=_rounding(recorded),
+                    note="" if recomputed is None else "as its process has it",
+                )
+
+
+def _total(result: ExperimentResult) -> Iterator[Check]:
     energies = [device.energy_j for device in result.devices]
-    if energies:
-        known = [energy for energy in energies if energy is not None]
-        yield Check(
-            name="total_energy_j",
-            recorded=total_j,
-            recomputed=math.fsum(known) if len(known) == len(energies) else None,
-            tolerance=_rounding(total_j),
-            note="sum of the devices",
-        )
+    known = [energy for energy in energies if energy is not None]
+    without = not all(process.devices for process in result.process_results)
+    if not energies and result.total_energy_j is None:
+        return
+    if without or not energies:
+        recomputed, note = None, "there is no evidence for every device"
+    elif len(known) < len(energies):
+        recomputed, note = None, ""
+    else:
+        recomputed, note = math.fsum(known), "sum of the devices"
+    yield Check(
+        name="total_energy_j",
+        recorded=result.total_energy_j,
+        recomputed=recomputed,
+        tolerance=_rounding(result.total_energy_j),
+        note=note,
+    )
+
+
+def _totals(result: ExperimentResult) -> Iterator[Check]:
+    yield from _total(result)
+    total_j = result.total_energy_j
     if total_j is None:
         return
     yield Check(
@@ -199,7 +238,7 @@ def _totals(result: ExperimentResult) -> Iterator[Check]:
         recorded=result.avg_energy_per_token_j,
         recomputed=total_j / result.total_tokens if result.total_tokens else None,
         tolerance=_rounding(result.avg_energy_per_token_j),
-        note="total_energy_j / total_tokens",
+        note="total_energy_j / total_tokens" if result.total_tokens else "",
     )
     if len(result.process_results) == 1 and result.baseline_power_w is not None:
         duration_s = result.process_results[0].energy_metrics.duration_sec
@@ -214,11 +253,11 @@ def _totals(result: ExperimentResult) -> Iterator[Check]:
     parts = [phase.energy_j for phase in phases if phase.energy_j is not None]
     if phases and len(parts) == len(phases):
         yield Check(
-            name="total_energy_j",
-            recorded=total_j,
-            recomputed=math.fsum(parts),
+            name="phases",
+            recorded=math.fsum(parts),
+            recomputed=total_j,
             tolerance=_rounding(total_j),
-            note="sum of the phases",
+            note="their sum is total_energy_j",
         )
 
 
@@ -233,6 +272,11 @@ def _window(result: ExperimentResult, process: RawProcessResult) -> tuple[float,
 def _named(result: ExperimentResult, process: RawProcessResult, device: DeviceEnergy) -> str:
     rank = f"process {process.process_index} " if len(result.process_results) > 1 else ""
     return f"{rank}device {device.gpu_index} ({device.uuid})"
+
+
+def _rank(device: DeviceEnergy) -> float:
+    """No figure at all ranks below one of 0."""
+    return -1.0 if device.energy_j is None else device.energy_j
 
 
 def _rounding(value: float | None) -> float:

@@ -23,15 +23,8 @@ from llem.domain.environment import EnvironmentSnapshot, GPUEnvironment
 from llem.domain.latency import MeasurementMode, WarmupResult
 from llem.domain.process import RawProcessResult, Timestamps
 from llem.domain.result import ExperimentResult
-from llem.errors import IncompleteRunError, MeterError
-from llem.protocols import (
-    BackendInfo,
-    BatchOutput,
-    Clock,
-    Edge,
-    EnergyMeter,
-    Samples,
-)
+from llem.errors import IncompleteRunError, MeterError, ResultValidationError
+from llem.protocols import BackendInfo, BatchOutput, Clock, Edge, EnergyMeter
 from llem.recording import Recorder, process_result
 
 if TYPE_CHECKING:
@@ -117,6 +110,7 @@ class Experiment:
         self._start_s = self._anchor[1]
         self._begin = Edge(time_s=self._start_s, counters_j=())
         self._end: Edge | None = None
+        self._has_window = False
         self._excluded = 0
         self._foreign: dict[str, tuple[GpuProcess, ...]] = {}
         self._had_context: bool | None = None
@@ -151,7 +145,7 @@ class Experiment:
     ) -> None:
         self._stage = "over"
         try:
-            if kind is None:
+            if kind is None and (self._end is not None or not self._has_window):
                 self._finish()
         finally:
             self._close_meter()
@@ -165,7 +159,12 @@ class Experiment:
 
         Returns:
             What it came to, or None where the configuration has the warmup off.
+
+        Raises:
+            IncompleteRunError: The ``with`` block is not yet entered, or left, or has had a window.
         """
+        if self._stage != "measuring" or self._has_window:
+            raise IncompleteRunError("warm_up() belongs inside the with block, before window()")
         config = self.config.warmup
         if not config.enabled:
             return None
@@ -186,13 +185,15 @@ class Experiment:
         """
         Measure what runs inside of it, and nothing else of the ``with`` block.
 
-        Requests that were recorded before do not count, and later ones are refused.
+        Requests that were recorded before do not count, and later ones are refused. Where it ends
+        with an exception there is no result.
 
         Raises:
             IncompleteRunError: The ``with`` block is not yet entered, or left, or has had a window.
         """
-        if self._stage != "measuring" or self._end is not None:
+        if self._stage != "measuring" or self._has_window:
             raise IncompleteRunError("window() belongs inside the with block, once")
+        self._has_window = True
         self._excluded += len(self._recorder.latencies_ms)
         self._recorder = Recorder()
         start_s = self._start_s
@@ -239,19 +240,24 @@ class Experiment:
             raise IncompleteRunError("record() belongs inside the window of the Experiment")
         if self._stage != "measuring":
             raise IncompleteRunError("record() belongs inside the with block of the Experiment")
-        self._recorder.add(
-            BatchOutput(
-                input_tokens=_each(input_tokens),
-                output_tokens=_each(output_tokens),
-                latency_s=latency_s,
-                ttft_s=ttft_s,
-                itl_s=() if itl_s is None else tuple(itl_s),
-                padding_tokens=padding_tokens,
-                flops=flops,
-                mode=mode,
-                ended_s=self._clock.monotonic() if ended_s is None else ended_s,
-            )
+        now_s = self._clock.monotonic()
+        output = BatchOutput(
+            input_tokens=_each(input_tokens),
+            output_tokens=_each(output_tokens),
+            latency_s=latency_s,
+            ttft_s=ttft_s,
+            itl_s=() if itl_s is None else tuple(itl_s),
+            padding_tokens=padding_tokens,
+            flops=flops,
+            mode=mode,
+            ended_s=now_s if ended_s is None else ended_s,
         )
+        if ended_s is not None and ended_s > now_s:
+            raise ResultValidationError(
+                f"ended_s must not be after now, {now_s} by time.monotonic(), got {ended_s}",
+                field="ended_s",
+            )
+        self._recorder.add(output)
 
     @property
     def result(self) -> ExperimentResult:
@@ -325,30 +331,29 @@ class Experiment:
         return moment + timedelta(seconds=time_s - anchor_s)
 
     def _finish(self) -> None:
+        end, evidence, timeseries = self._end, Evidence(), None
         try:
-            end, samples = self._end_metering()
+            end = end or self._mark()
+            if self._meter is not None:
+                evidence, timeseries = self._evidence(self._meter, end)
         except MeterError as error:
             # The requests were measured all the same: they are not given up for a sensor.
             self._not_measured = (str(error),)
-            end, samples = Edge(time_s=self._clock.monotonic(), counters_j=()), None
+            end = end or Edge(time_s=self._clock.monotonic(), counters_j=())
         self._look_around("end")
-        evidence, timeseries = Evidence(), None
-        if self._meter is not None and samples is not None:
-            devices = self._meter.devices
-            evidence = measure.gather_evidence(
-                devices,
-                samples,
-                self._begin,
-                end,
-                origin_s=self._start_s,
-                requests=self._recorder.spans,
-            )
-            timeseries = measure.to_table(devices, samples, origin_s=self._start_s)
         self._made = self._aggregate(self._process(end, evidence), evidence), timeseries
 
-    def _end_metering(self) -> tuple[Edge, Samples | None]:
-        end = self._mark() if self._end is None else self._end
-        return end, None if self._meter is None else self._meter.stop()
+    def _evidence(self, meter: EnergyMeter, end: Edge) -> "tuple[Evidence, pa.Table | None]":
+        samples = meter.stop()
+        evidence = measure.gather_evidence(
+            meter.devices,
+            samples,
+            self._begin,
+            end,
+            origin_s=self._start_s,
+            requests=self._recorder.spans,
+        )
+        return evidence, measure.to_table(meter.devices, samples, origin_s=self._start_s)
 
     def _aggregate(self, process: RawProcessResult, evidence: Evidence) -> ExperimentResult:
         begin_s = self._begin.time_s - self._start_s

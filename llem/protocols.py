@@ -160,7 +160,7 @@ def _times(values: "npt.ArrayLike") -> "npt.NDArray[np.float64]":
 
 def _table(values: "npt.ArrayLike", dtype: str) -> Any:
     made = _array(values, dtype)
-    return made if made.ndim == 2 else made.reshape(len(made), -1 if made.size else 0)
+    return made.reshape(len(made), -1 if made.size else 0) if made.ndim == 1 else made
 
 
 def _readings(values: "npt.ArrayLike") -> "npt.NDArray[np.float32]":
@@ -203,7 +203,7 @@ class Samples:
         notes: What went wrong with the sampling.
 
     Raises:
-        ResultValidationError: The columns differ in length.
+        ResultValidationError: The columns differ in shape.
     """
 
     times_s: "npt.NDArray[np.float64]" = attrs.field(default=(), converter=_times)
@@ -231,7 +231,11 @@ class Samples:
     notes: tuple[str, ...] = ()
 
     def __attrs_post_init__(self) -> None:
-        shape = len(self.times_s), self.power_w.shape[1]
+        if self.times_s.ndim != 1:
+            raise ResultValidationError(
+                f"times_s must be of shape (ticks,), got {self.times_s.shape}", field="times_s"
+            )
+        shape = len(self.times_s), self.power_w.shape[-1] if self.power_w.ndim else 0
         for name in COLUMNS_OF_SAMPLES:
             column = getattr(self, name)
             if column is not None and column.shape != shape:

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from llem.auditing import Audit, Check, audit
 from llem.cli.output import AsJson, Root, print_json, print_lines, print_warnings, write_out
 from llem.codec import to_json
-from llem.report.figures import figure
+from llem.report.figures import figure, printable
 from llem.report.summary import Line, details, headline
 from llem.store import ResultStore
 
@@ -63,18 +63,21 @@ def _tell(found: Audit, *, as_json: bool) -> int:
 
 
 def _line(check: Check) -> Line:
+    name = printable(check.name)
     if check.agrees is None:
-        return Line(check.name, f"not checked: {check.note or 'neither recorded nor recomputed'}")
+        return Line(name, f"not checked: {check.note or 'neither recorded nor recomputed'}")
     answer = "agrees" if check.agrees else "DIFFERS"
     text = f"{answer}: recorded {figure(check.recorded)}, recomputed {figure(check.recomputed)}"
-    return Line(check.name, f"{text} ({check.note})" if check.note else text)
+    return Line(name, f"{text} ({check.note})" if check.note else text)
 
 
 def _verdict(found: Audit) -> str:
     made = [check for check in found.checks if check.agrees is not None]
-    if not made:
-        return "nothing to recompute: no energy was measured"
     differing = sum(not check.agrees for check in made)
+    bare = sum(check.agrees is None and check.recorded is not None for check in found.checks)
     if differing:
         return f"{differing} of {len(made)} figures DIFFER from their evidence: do not trust them"
-    return f"all {len(made)} figures agree with their evidence"
+    if not made and not bare:
+        return "nothing to recompute: no energy was measured"
+    agreeing = f"all {len(made)} figures with evidence agree with it"
+    return f"{agreeing}, {bare} more could not be checked" if bare else agreeing

@@ -42,7 +42,7 @@ def gather_evidence(
     energies = device_energies(devices, samples, begin, end)
     first, last = samples.times_s.searchsorted([begin.time_s, end.time_s]).tolist()
     inside = samples.between(first, last)
-    busy, memory_busy = _known(inside.utilisation_pct), _known(inside.memory_utilisation_pct)
+    memory_busy = _known(inside.memory_utilisation_pct)
     return Evidence(
         devices=energies,
         phases=phase_energies(
@@ -50,7 +50,7 @@ def gather_evidence(
         ),
         temperatures=_temperatures(devices, inside),
         throttles=throttling(devices, samples, begin, end, origin_s=origin_s),
-        utilisation_pct=tuple(busy[:: math.ceil(len(busy) / MAX_UTILISATION) or 1]),
+        utilisation_pct=_utilisation(inside),
         memory_utilisation_pct=math.fsum(memory_busy) / len(memory_busy) if memory_busy else None,
         peak_memory_mb=max(_known(inside.memory_mb), default=None),
         notes=samples.notes,
@@ -65,6 +65,15 @@ def _temperatures(devices: Sequence[Device], inside: Samples) -> tuple[Temperatu
         if known:
             ranges.append(TemperatureRange(uuid=device.uuid, low_c=min(known), high_c=max(known)))
     return tuple(ranges)
+
+
+def _utilisation(inside: Samples) -> tuple[float, ...]:
+    """Of every so many ticks, so that each device has its share."""
+    if inside.utilisation_pct is None or not inside.utilisation_pct.size:
+        return ()
+    ticks, count = inside.utilisation_pct.shape
+    stride = math.ceil(ticks / max(MAX_UTILISATION // count, 1))
+    return tuple(_known(inside.utilisation_pct[::stride]))
 
 
 def _known(values: npt.NDArray[np.float32] | None) -> list[float]:

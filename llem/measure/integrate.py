@@ -341,8 +341,10 @@ def _integral(trace: _Trace, begin_s: float, end_s: float) -> _Integral | None:
     bound_j = trace.change_j + (trace.unseen_s + beyond_s + refresh_s) * top_w
     if window_s > refresh_s:
         bound_j += window_s / 2 * top_w
-    elif window_s < refresh_s:
-        unattended = 1 - window_s / refresh_s
+    # Readings that come more often than they are asked for are not all seen.
+    between_s = max(refresh_s, trace.period_s or 0.0) if refresh_s else 0.0
+    if window_s < between_s:
+        unattended = 1 - window_s / between_s
         most_j = top_w * (end_s - begin_s)
         bound_j += unattended * max(most_j - energy_j, energy_j)
     return _Integral(energy_j, bound_j)

@@ -198,7 +198,8 @@ class _Running:
 
 def _ranges(samples: Samples) -> list[float]:
     """How far the power of each device moved. Unit: W."""
-    read = np.where(samples.power_w >= 0, samples.power_w, np.nan)
+    valid = np.isfinite(samples.power_w) & (samples.power_w >= 0)
+    read = np.where(valid, samples.power_w, np.nan)
     ranges_w: list[float] = (np.nanmax(read, axis=0) - np.nanmin(read, axis=0)).tolist()
     return ranges_w
 

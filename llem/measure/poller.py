@@ -102,7 +102,11 @@ class Nvml:
         code = self._library.nvmlInit_v2()
         if code:
             raise OSError(f"nvmlInit_v2 returned {code}")
-        self._gpus = [_Gpu(self._library, *device.split(",")) for device in devices]
+        try:
+            self._gpus = [_Gpu(self._library, *device.split(",")) for device in devices]
+        except OSError:
+            self.close()
+            raise
 
     def read(self, slowly: bool, /) -> list[tuple[float, ...]]:
         """One row for each GPU; *slowly* with what is read now and then."""

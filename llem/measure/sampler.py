@@ -164,7 +164,9 @@ class _Process:
     def stop(self, notes: list[str]) -> int:
         stdin, stderr = self._pipes()
         with contextlib.suppress(OSError):
-            stdin.close()
+            # The end of the pipe does not do where a process forked meanwhile holds it open too.
+            os.write(stdin.fileno(), b"\n")
+        stdin.close()
         try:
             code = self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -249,10 +251,10 @@ class _Thread:
                 ready=self._begun.set,
                 wait=self._ending.wait,
             )
-            self._source.close()
         except Exception as fault:  # noqa: BLE001  # a thread has no caller: stop() tells it
             self._fault = fault
         finally:
+            self._source.close()
             self._begun.set()
             os.close(output)
 

@@ -22,8 +22,9 @@ class ZeusMeter(EnergyMeter):
     Reads GPUs through Zeus' monitor, in one window from `start` to `stop`.
 
     Zeus reads the energy counter of GPUs of the Volta generation and later. It samples the power of
-    older ones in processes of its own, which end at `close`, and sees none of it while that power
-    does not change. Edges hold the energy since `start` either way, and there are no samples.
+    older ones, in processes of its own that end at `close`, and leaves out what was drawn before
+    the first and after the last change of it. Edges hold the energy since `start` either way, and
+    there are no samples.
 
     Args:
         uuids: The GPUs to read. None: those that CUDA shows to this process.
@@ -40,19 +41,15 @@ class ZeusMeter(EnergyMeter):
         self._last_j: list[float | None] = []
         self._notes: list[str] = []
         _module("zeus.monitor")
-        client = NvmlClient()
+        self._client = NvmlClient()
         try:
-            gpus = client.gpus(uuids)
-            self._monitor = _open_monitor(client, gpus)
-            self._devices = tuple(
-                _device(client, self._monitor, index, gpu) for index, gpu in enumerate(gpus)
-            )
+            gpus = self._client.gpus(uuids)
+            self._open(gpus)
+            self._devices = tuple(self._device(index, gpu) for index, gpu in enumerate(gpus))
             self._try()
         except BaseException:
             self.close()
             raise
-        finally:
-            client.close()
 
     @property
     def name(self) -> str:
@@ -100,14 +97,55 @@ class ZeusMeter(EnergyMeter):
         if not self._is_measuring:
             raise MeterError("the meter does not measure: start it first")
         self._is_measuring = False
-        self._monitor.end_window(_WINDOW, sync_execution=False, cancel=True)
+        with _zeus_errors():
+            self._monitor.end_window(_WINDOW, sync_execution=False, cancel=True)
         return Samples(notes=tuple(self._notes))
 
     def close(self) -> None:
-        """End the window, where it goes on, and Zeus' processes. Safe to call twice."""
+        """End Zeus' processes and the connection. Safe to call twice."""
         monitor, self._monitor, self._is_measuring = self._monitor, None, False
-        if monitor is not None and monitor.power_monitor is not None:
-            monitor.power_monitor.stop()
+        try:
+            if monitor is not None and monitor.power_monitor is not None:
+                monitor.power_monitor.stop()
+        finally:
+            self._client.close()
+
+    def _open(self, gpus: Sequence[Gpu]) -> None:
+        """Have a monitor that numbers *gpus* as they stand here."""
+        if not gpus:
+            raise MeterError(
+                "Zeus: NVML shows no GPU to this process: check CUDA_VISIBLE_DEVICES and "
+                "`nvidia-smi -L`"
+            )
+        indices = [self._client.call("nvmlDeviceGetIndex", gpu.handle) for gpu in gpus]
+        with _zeus_errors(), _showing(indices):
+            try:
+                _module("zeus.device.gpu")._gpus = _gpus_class()()  # noqa: SLF001
+            finally:
+                # Zeus has connected to NVML once more, which the connection of ours is enough for.
+                self._client.ask("nvmlShutdown")
+            self._monitor = _module("zeus.monitor").ZeusMonitor(cpu_indices=[])
+        found = self._monitor.gpus.gpus
+        shown = [self._client.ask("nvmlDeviceGetUUID", gpu.handle) for gpu in found]
+        if shown != [gpu.uuid for gpu in gpus]:
+            raise MeterError(
+                f"Zeus reads other GPUs than those that are meant: {', '.join(shown) or 'none'}: "
+                "update Zeus, or use energy.backend nvml"
+            )
+
+    def _device(self, index: int, gpu: Gpu) -> Device:
+        has_counter = self._monitor.gpus.supports_get_total_energy_consumption(index)
+        limit_mw = self._client.ask("nvmlDeviceGetEnforcedPowerLimit", gpu.handle)
+        return Device(
+            index=index,
+            uuid=gpu.uuid,
+            name=gpu.name,
+            sensor=Sensor.NVML_TOTAL_ENERGY if has_counter else Sensor.NVML_POWER,
+            parent_of_mig=gpu.is_mig_parent,
+            # Nothing bounds the error of what Zeus makes of power that it samples.
+            limit_w=limit_mw / 1000 if has_counter and limit_mw is not None else None,
+            counter_refresh_s=COUNTER_REFRESH_S,
+        )
 
     def _try(self) -> None:
         """Measure once, so that what Zeus cannot do is known before anything runs."""
@@ -122,14 +160,15 @@ class ZeusMeter(EnergyMeter):
             with _zeus_errors(), warnings.catch_warnings():
                 # It warns of 0 J, which two edges show themselves.
                 warnings.simplefilter("ignore")
-                measured_j = self._monitor.end_window(_WINDOW, sync_execution=False).gpu_energy
+                energies_j = self._monitor.end_window(_WINDOW, sync_execution=False).gpu_energy
+                now_j = [energies_j[index] for index in range(len(self._devices))]
         finally:
             # A window is read by ending it. Put back, it goes on from where it began: one begun
             # anew would lose what the counter gains between the two.
             self._monitor.measurement_states[_WINDOW] = begun
         self._last_j = [
-            None if last_j is None or measured_j[index] < last_j else measured_j[index]
-            for index, last_j in enumerate(self._last_j)
+            None if before is None or now < before else now
+            for before, now in zip(self._last_j, now_j, strict=True)
         ]
         return tuple(self._last_j)
 
@@ -138,54 +177,16 @@ class ZeusMeter(EnergyMeter):
             self._notes.append(fault)
 
 
-def _open_monitor(client: NvmlClient, gpus: Sequence[Gpu]) -> Any:
-    """A `ZeusMonitor` that numbers *gpus* as they stand here."""
-    if not gpus:
-        raise MeterError(
-            "Zeus: NVML shows no GPU to this process: check CUDA_VISIBLE_DEVICES and "
-            "`nvidia-smi -L`"
-        )
-    indices = [client.call("nvmlDeviceGetIndex", gpu.handle) for gpu in gpus]
-    with _zeus_errors(), _showing(indices):
-        # The monitor itself takes a failure to find GPUs for their absence.
-        _module("zeus.device").get_gpus()
-        monitor = _module("zeus.monitor").ZeusMonitor(cpu_indices=[])
-    shown = [client.ask("nvmlDeviceGetUUID", gpu.handle) for gpu in monitor.gpus.gpus]
-    if shown != [gpu.uuid for gpu in gpus]:
-        raise MeterError(
-            f"Zeus reads other GPUs than those that are meant: {', '.join(shown) or 'none'}: "
-            "update Zeus, or use energy.backend nvml"
-        )
-    return monitor
-
-
-def _device(client: NvmlClient, monitor: Any, index: int, gpu: Gpu) -> Device:
-    with _zeus_errors():
-        has_counter = monitor.gpus.supports_get_total_energy_consumption(index)
-    limit_mw = client.ask("nvmlDeviceGetEnforcedPowerLimit", gpu.handle)
-    return Device(
-        index=index,
-        uuid=gpu.uuid,
-        name=gpu.name,
-        sensor=Sensor.NVML_TOTAL_ENERGY if has_counter else Sensor.NVML_POWER,
-        parent_of_mig=gpu.is_mig_parent,
-        # What Zeus makes of power that it samples is not bounded by anything.
-        limit_w=limit_mw / 1000 if has_counter and limit_mw is not None else None,
-        counter_refresh_s=COUNTER_REFRESH_S,
-    )
-
-
 @contextlib.contextmanager
 def _showing(indices: Sequence[int]) -> Iterator[None]:
     """
-    Have Zeus find the GPUs of these NVML indices, whatever it found before in this process.
+    Have Zeus take the GPUs of these NVML indices for those that CUDA shows.
 
-    It reads CUDA_VISIBLE_DEVICES once and understands numbers alone. Its sampling processes read
-    it as they begin.
+    Of CUDA_VISIBLE_DEVICES it understands numbers alone. It finds GPUs once in a process, and again
+    in each process that it begins to sample them.
     """
     module: Any = _module("zeus.device.gpu")
     found, setting = module._gpus, os.environ.get("CUDA_VISIBLE_DEVICES")  # noqa: SLF001
-    module._gpus = None  # noqa: SLF001  # there is no other way to have it look again
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, indices))
     try:
         yield
@@ -194,6 +195,17 @@ def _showing(indices: Sequence[int]) -> Iterator[None]:
         del os.environ["CUDA_VISIBLE_DEVICES"]
         if setting is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = setting
+
+
+def _gpus_class() -> Any:
+    """
+    Zeus' class of all GPUs, less its finalizer.
+
+    That shuts NVML down, which hangs where the garbage collector comes by while NVML's binding
+    holds its lock.
+    """
+    nvidia = _module("zeus.device.gpu").NVIDIAGPUs
+    return type(nvidia.__name__, (nvidia,), {"__del__": lambda _: None})
 
 
 @contextlib.contextmanager

@@ -95,11 +95,14 @@ def _phase(phase: PhaseEnergy) -> Line:
     label = "between requests" if phase.phase is Phase.OTHER else phase.phase.value
     text = f"in {with_unit(phase.duration_s, 's')}"
     if phase.spans:
-        text += f", {count(phase.spans)} times"
+        text += f", in {count(phase.spans)} pieces" if phase.spans > 1 else ", in one piece"
     if phase.energy_j is None:
         why = _WHY_NO_PHASE.get(phase.code or "", "not known")
-        return Line(label, f"no figure ({phase.code}): {why}; {text}")
-    energy = f"{with_unit(phase.energy_j, 'J')} ± {with_unit(phase.error_bound_j, 'J')}"
+        code = f" ({phase.code})" if phase.code else ""
+        return Line(label, f"no figure{code}: {why}; {text}")
+    energy = with_unit(phase.energy_j, "J")
+    if phase.error_bound_j is not None:
+        energy += f" ± {with_unit(phase.error_bound_j, 'J')}"
     return Line(label, f"{energy} {text}")
 
 

@@ -1,144 +1,475 @@
-"""Sampling in the background."""
+"""Sampling in a process of its own, which ends whatever becomes of this one."""
 
-import itertools
-import math
+import contextlib
+import gc
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from llem.errors import MeterError
-from llem.measure import sampler as sampler_module
-from llem.measure.sampler import Sampler
+from llem.measure import poller, sampler
+from llem.measure.sampler import Recording, Sampler
+
+PATIENCE_S = 20.0
+"""Time that a busy machine may take for what is done at once."""
+
+RECORD_BYTES = poller.TICK.size + poller.ROW.size
 
 
-def test_columns() -> None:
-    """Each tick has one time, and a power and a temperature for each device."""
-    sampler = Sampler(lambda: [(100.0, 40.0), (None, None)], 2, 0.01)
-
-    sampler.start()
-    time.sleep(0.1)
-    samples = sampler.stop()
-
-    ticks = len(samples.times_s)
-    assert ticks >= 5
-    assert list(samples.power_w[0]) == [100.0] * ticks
-    assert list(samples.temperature_c[0]) == [40.0] * ticks
-    assert [len(column) for column in samples.power_w + samples.temperature_c] == [ticks] * 4
-    assert all(map(math.isnan, (*samples.power_w[1], *samples.temperature_c[1])))
-    assert {column.typecode for column in (samples.times_s, *samples.power_w)} == {"d"}
+@pytest.fixture
+def counter(tmp_path: Path) -> Path:
+    """A file that is sampled."""
+    file = tmp_path / "energy_uj"
+    file.write_text("5000\n")
+    return file
 
 
-def test_samples_on_both_sides() -> None:
+@pytest.fixture
+def start(counter: Path) -> Iterator[Callable[..., Sampler]]:
+    """Starts a sampler of the file. Those that the test does not stop are stopped after it."""
+    started = []
+
+    def start(period_s: float = 0.005) -> Sampler:
+        started.append(Sampler("files", [os.fspath(counter)], devices=1, period_s=period_s))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()
+
+
+def state(pid: int) -> tuple[str, int]:
+    """The letter of a process' state, and its parent. Z and 0 where there is none."""
+    try:
+        letter, parent, *_ = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return "Z", 0
+    return letter, int(parent)
+
+
+def is_alive(pid: int) -> bool:
+    # The parent of an orphan may leave it a zombie.
+    return state(pid)[0] not in "ZX"
+
+
+def children(parent: int) -> set[int]:
+    """The sampling processes of the process *parent*."""
+    found = set()
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            pid = int(folder.name) if folder.name.isdecimal() else 0
+            if pid and state(pid)[1] == parent and is_alive(pid):
+                command = (folder / "cmdline").read_bytes().split(b"\0")
+                found |= {pid} if os.fsencode(poller.__file__) in command else set()
+    return found
+
+
+def own_child() -> int:
+    """The one sampling process of this one."""
+    (pid,) = children(os.getpid())
+    return pid
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    until_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < until_s
+        time.sleep(0.005)
+
+
+def size_of(sampling: Sampler) -> int:
+    """How much was recorded until now. Unit: byte."""
+    return os.fstat(sampling._file.fileno()).st_size
+
+
+def wait_for_ticks(sampling: Sampler, more: int = 5) -> None:
+    """Return once *more* ticks are recorded than now."""
+    size = size_of(sampling) + more * RECORD_BYTES
+    wait_until(lambda: size_of(sampling) >= size)
+
+
+def assert_whole(recording: Recording, ticks: int = 2) -> None:
+    """At least so many samples, in order, each with what stands in the file."""
+    assert len(recording.times_s) >= ticks
+    assert (np.diff(recording.times_s) > 0).all()
+    assert set(recording.rows["counter"].ravel()) == {5000.0}
+
+
+def test_what_is_recorded(start) -> None:
+    """Each tick has one time and one row a device, and what was not read is not a number."""
+    sampling = start()
+    wait_for_ticks(sampling)
+    recording = sampling.stop()
+
+    assert_whole(recording, 6)
+    assert recording.rows.shape == (len(recording.times_s), 1)
+    assert np.isnan(recording.rows["power_w"]).all()
+    assert (recording.stride, recording.notes) == (1, ())
+
+
+def test_row_type_is_what_the_process_packs() -> None:
+    """Both sides have the same layout."""
+    names = np.dtype(sampler.row_type())
+    packed = poller.ROW.pack(1.5, -2, 3, 4, 5, 6.5, 7.5, 8.5)
+    assert len(packed) == names.itemsize
+    assert np.frombuffer(packed, names)[0].item() == (1.5, -2, 3, 4, 5, 6.5, 7.5, 8.5)
+
+
+def test_samples_on_both_sides(start) -> None:
     """However short the window, a sample is taken before it and another after it."""
-    sampler = Sampler(lambda: [(1.0, None)], 1, 10.0)
+    sampling = start(period_s=10.0)
+    begin_s = time.monotonic()
+    end_s = time.monotonic()
+    recording = sampling.stop()
 
-    sampler.start()
-    begin = time.monotonic()
-    end = time.monotonic()
-    samples = sampler.stop()
-
-    assert len(samples.times_s) == 2
-    assert samples.times_s[0] <= begin <= end <= samples.times_s[1]
+    assert len(recording.times_s) == 2
+    assert recording.times_s[0] <= begin_s <= end_s <= recording.times_s[-1]
 
 
-def test_rate_survives_slow_readings() -> None:
-    """A late tick delays no other, and missed ones are not made up for."""
-    delays = itertools.chain([0.0, 0.055], itertools.repeat(0.0))
+def test_in_a_process_of_its_own(start) -> None:
+    """It is there while sampling, away from the terminal's Ctrl-C, and gone once that ends."""
+    sampling = start()
+    pid = own_child()
+    assert os.getsid(pid) == pid
+    sampling.stop()
+    assert state(pid) == ("Z", 0)
 
-    def read() -> list[tuple[float, float]]:
-        time.sleep(next(delays))
-        return [(1.0, 1.0)]
 
-    sampler = Sampler(read, 1, 0.02)
-    sampler.start()
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, MemoryError])
+def test_interrupted_while_it_starts(start, monkeypatch, fault: type[BaseException]) -> None:
+    """Nothing stays behind where `start` is left by an exception."""
+
+    def interrupt(*args: object) -> None:
+        raise fault
+
+    files = open_files()
+    monkeypatch.setattr(sampler, "_readable", interrupt)
+    with pytest.raises(fault):
+        start()
+    assert children(os.getpid()) == set()
+    assert open_files() == files
+
+
+def test_nothing_leaks(start) -> None:
+    """No file, process or thread is left over."""
+    start().stop()
+    before = open_files(), threading.active_count()
+    for _ in range(3):
+        start().stop()
+    gc.collect()
+    assert (open_files(), threading.active_count()) == before
+    assert children(os.getpid()) == set()
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_stopped_twice(start) -> None:
+    """The second time there is nothing more."""
+    sampling = start()
+    sampling.stop()
+    again = sampling.stop()
+    assert (len(again.times_s), again.notes) == (0, ())
+
+
+def test_among_many_open_files(start) -> None:
+    """A program may have more files open than select() can watch."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2048:
+        pytest.skip("needs leave to open 2048 files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2048, hard))
+    files = [os.dup(0) for _ in range(1100)]
+    try:
+        recording = start().stop()
+    finally:
+        for file in files:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert_whole(recording)
+    assert recording.notes == ()
+
+
+def test_killed_process(start) -> None:
+    """What it sampled until then is kept, and a note says so."""
+    sampling = start()
+    wait_for_ticks(sampling)
+    os.kill(own_child(), signal.SIGKILL)
+    recording = sampling.stop()
+
+    assert_whole(recording, 5)
+    assert recording.notes == ("the sampling process ended early: killed by signal 9",)
+    assert children(os.getpid()) == set()
+
+
+def test_process_held_up(start) -> None:
+    """Where it did not run there is a gap, and after that it goes on as before."""
+    sampling = start()
+    wait_for_ticks(sampling)
+    os.kill(own_child(), signal.SIGSTOP)
     time.sleep(0.3)
-    samples = sampler.stop()
+    os.kill(own_child(), signal.SIGCONT)
+    wait_for_ticks(sampling)
+    recording = sampling.stop()
 
-    steps = [later - sooner for sooner, later in itertools.pairwise(samples.times_s)]
-    assert min(steps[2:-1]) > 0.005
-    assert 8 <= len(samples.times_s) <= 16
-
-
-def test_deadlines_are_absolute() -> None:
-    """Ticks stay at multiples of the period since the start, however long a reading takes."""
-    period_s, reading_s = 0.04, 0.015
-
-    def read() -> list[tuple[float, float]]:
-        time.sleep(reading_s)
-        return [(1.0, 1.0)]
-
-    sampler = Sampler(read, 1, period_s)
-    sampler.start()
-    origin = time.monotonic()
-    time.sleep(0.8)
-    samples = sampler.stop()
-
-    phases = [(moment - reading_s / 2 - origin) % period_s for moment in samples.times_s[1:-1]]
-    off = sorted(min(phase, period_s - phase) for phase in phases)
-    assert off[len(off) // 2] < 0.006
+    assert_whole(recording, 10)
+    gaps_s = np.diff(recording.times_s)
+    assert gaps_s.max() > 0.25
+    # Ticks that were missed are not made up for.
+    assert len(gaps_s) < 10 + (recording.times_s[-1] - recording.times_s[0] - 0.25) / 0.005
+    assert recording.notes == ()
 
 
-def test_failed_reading_is_a_gap() -> None:
-    """Where no device can be read the tick stays, without values, and sampling goes on."""
-    calls = itertools.count()
+def test_hanging_driver(start, monkeypatch) -> None:
+    """A reading that never returns keeps the run from ending for a bounded time only."""
+    monkeypatch.setattr(sampler, "STOP_TIMEOUT_S", 0.1)
+    sampling = start()
+    wait_for_ticks(sampling)
+    os.kill(own_child(), signal.SIGSTOP)
+    recording = sampling.stop()
 
-    def read() -> list[tuple[float, float]]:
-        if next(calls) % 2:
-            raise MeterError("lost")
-        return [(1.0, 1.0)]
-
-    sampler = Sampler(read, 1, 0.005)
-    sampler.start()
-    time.sleep(0.05)
-    samples = sampler.stop()
-
-    gaps = [math.isnan(power) for power in samples.power_w[0]]
-    assert len(gaps) > 3
-    assert gaps == [bool(i % 2) for i in range(len(gaps))]
+    assert_whole(recording, 5)
+    (note,) = recording.notes
+    assert note.startswith("the sensor has not answered for 0.1 s: its driver hangs; see `dmesg`")
+    assert children(os.getpid()) == set()
 
 
-def test_unexpected_error_is_raised_by_stop() -> None:
-    """The thread does not die in silence."""
-    calls = itertools.count()
+def test_full_disk(start) -> None:
+    """What was written is kept as far as it is whole, and a note says what happened."""
+    sampling = start()
+    room = size_of(sampling) + 10 * RECORD_BYTES + RECORD_BYTES // 2
+    limits = resource.prlimit(own_child(), resource.RLIMIT_FSIZE)
+    resource.prlimit(own_child(), resource.RLIMIT_FSIZE, (room, limits[1]))
+    wait_until(lambda: children(os.getpid()) == set())
+    recording = sampling.stop()
 
-    def read() -> list[tuple[float, float]]:
-        if next(calls):
-            raise ZeroDivisionError("broken")
-        return [(1.0, 1.0)]
-
-    sampler = Sampler(read, 1, 0.005)
-    sampler.start()
-    time.sleep(0.05)
-
-    with pytest.raises(MeterError, match="broken") as caught:
-        sampler.stop()
-    assert isinstance(caught.value.__cause__, ZeroDivisionError)
-    assert next(calls) == 2
+    assert_whole(recording)
+    assert len(recording.times_s) == room // RECORD_BYTES
+    (note,) = recording.notes
+    assert note == "the sampling process ended early: [Errno 27] File too large"
 
 
-def test_unexpected_error_at_the_start() -> None:
-    """What breaks at once is raised at once, and leaves no thread."""
+def test_no_room_for_samples(counter, monkeypatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", os.fspath(counter.parent / "none"))
+    with pytest.raises(MeterError, match=r"samples cannot be kept.*set TMPDIR to a folder"):
+        Sampler("files", [os.fspath(counter)], devices=1, period_s=0.01).start()
+
+
+def test_samples_have_no_name(start, monkeypatch, tmp_path: Path) -> None:
+    """A program that dies leaves no file."""
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", os.fspath(folder))
+    start()
+    assert list(folder.iterdir()) == []
+
+
+@pytest.fixture(params=["", "none", "true", "frozen", "windows"])
+def no_interpreter(request: pytest.FixtureRequest, monkeypatch, tmp_path: Path) -> None:
+    """A program that cannot start a Python of its own."""
+    executables = {"": "", "none": os.fspath(tmp_path / "none"), "true": "/bin/true"}
+    match request.param:
+        case "frozen":
+            monkeypatch.setattr(sys, "frozen", True, raising=False)
+        case "windows":
+            monkeypatch.setattr(sampler, "os", SimpleNamespace(**{**vars(os), "name": "nt"}))
+        case other:
+            monkeypatch.setattr(sys, "executable", executables[other])
+
+
+@pytest.mark.usefixtures("no_interpreter")
+def test_thread_where_there_is_no_process(start) -> None:
+    """A thread samples, a note says so and why, and it ends."""
+    threads, files = threading.active_count(), open_files()
+    sampling = start()
+    assert threading.active_count() == threads + 1
+    assert children(os.getpid()) == set()
+    wait_for_ticks(sampling)
+    begin_s = time.monotonic()
+    recording = sampling.stop()
+
+    assert_whole(recording, 6)
+    assert recording.times_s[0] < begin_s < recording.times_s[-1]
+    (note,) = recording.notes
+    assert note.startswith("samples were taken by a thread, which falls behind while Python is bus")
+    assert note.split(": ", 1)[1]
+    assert (threading.active_count(), open_files()) == (threads, files)
+
+
+@pytest.fixture
+def threaded(monkeypatch) -> None:
+    monkeypatch.setattr(sys, "executable", "")
+
+
+def test_neither_process_nor_thread(counter) -> None:
+    """What cannot be sampled at all is an error of ours that says why."""
+    files = open_files()
+    with pytest.raises(MeterError, match=r"the sensor cannot be sampled: .*No such file.*none"):
+        Sampler("files", [f"{counter.parent}/none"], devices=1, period_s=0.01).start()
+    assert open_files() == files
+    assert children(os.getpid()) == set()
+
+
+@pytest.mark.usefixtures("threaded")
+def test_fault_in_the_thread(start, monkeypatch) -> None:
+    """It does not die in silence, nor does it take with it what it had."""
     threads = threading.active_count()
+    sampling = start()
+    wait_for_ticks(sampling)
 
-    with pytest.raises(MeterError, match="1 readings of 2 devices"):
-        Sampler(lambda: [(1.0, 1.0)], 2, 0.005).start()
-    assert threading.active_count() == threads
+    def fail(*args: object) -> None:
+        raise ZeroDivisionError("broken")
+
+    monkeypatch.setattr(poller.Files, "read", fail)
+    wait_until(lambda: threading.active_count() == threads)
+    recording = sampling.stop()
+    assert_whole(recording, 5)
+    assert recording.notes[1:] == ("sampling ended early: broken",)
 
 
-def test_hanging_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reading that never returns does not keep the run from ending."""
-    monkeypatch.setattr(sampler_module, "JOIN_TIMEOUT_S", 0.05)
-    calls, released = itertools.count(), threading.Event()
+@pytest.mark.usefixtures("threaded")
+def test_hanging_thread(start, monkeypatch) -> None:
+    """A reading that never returns does not keep the run from ending, and spoils no file later."""
+    monkeypatch.setattr(sampler, "STOP_TIMEOUT_S", 0.05)
+    threads = threading.active_count()
+    hangs, released, read = threading.Event(), threading.Event(), poller.Files.read
 
-    def read() -> list[tuple[float, float]]:
-        if next(calls):
-            released.wait()
-        return [(1.0, 1.0)]
+    def hang(self: poller.Files, slowly: bool) -> list[tuple[float, ...]]:
+        if hangs.is_set():
+            released.wait(PATIENCE_S)
+        return read(self, slowly)
 
-    sampler = Sampler(read, 1, 0.001)
-    sampler.start()
-    time.sleep(0.02)
-    with pytest.raises(MeterError, match="hangs"):
-        sampler.stop()
-    released.set()
+    monkeypatch.setattr(poller.Files, "read", hang)
+    sampling = start()
+    wait_for_ticks(sampling)
+    hangs.set()
+    recording = sampling.stop()
+    with tempfile.TemporaryFile() as later:
+        released.set()
+        wait_until(lambda: threading.active_count() == threads)
+        assert os.fstat(later.fileno()).st_size == 0
+    assert_whole(recording, 5)
+    assert "its driver hangs" in recording.notes[1]
+
+
+PROGRAM = """
+import os, signal, sys, time
+from llem.measure.sampler import Sampler
+sampler = Sampler("files", sys.argv[1:], devices=1, period_s=0.005)
+sampler.start()
+"""
+
+
+@contextlib.contextmanager
+def running(counter: Path, then: str) -> Iterator[subprocess.Popen[str]]:
+    """A program that samples, says so by its first line, and does *then*."""
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{PROGRAM}print('sampling', flush=True)\n{then}", counter],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as program:
+        try:
+            assert program.stdout.readline() == "sampling\n", program.stderr.read()
+            yield program
+        finally:
+            # With all that it has forked.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        "time.sleep(600)",
+        "os.fork()\ntime.sleep(600)",
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(600)",
+    ],
+    ids=["alone", "with a fork that holds the pipe", "stubborn"],
+)
+def test_killed_parent(counter, then: str) -> None:
+    """The sampling process follows its parent, even where others hold the pipe between them."""
+    with running(counter, then) as program:
+        (pid,) = children(program.pid)
+        program.kill()
+        wait_until(lambda: not is_alive(pid))
+
+
+@pytest.mark.parametrize(
+    ("then", "code"), [("", 0), ("sys.exit(3)", 3), ("raise ValueError", 1), ("os._exit(4)", 4)]
+)
+def test_parent_that_does_not_stop_it(counter, then: str, code: int) -> None:
+    """A program that ends without a word ends its sampling too."""
+    with running(counter, f"input()\n{then}") as program:
+        (pid,) = children(program.pid)
+        program.stdin.write("\n")
+        program.stdin.flush()
+        assert program.wait(PATIENCE_S) == code
+        wait_until(lambda: not is_alive(pid))
+
+
+def test_interrupted_from_the_terminal(counter) -> None:
+    """Ctrl-C reaches the program alone, which still has every sample when it stops."""
+    then = """
+try:
+    print("waiting", flush=True)
+    time.sleep(600)
+except KeyboardInterrupt:
+    time.sleep(0.1)
+    caught_s = time.monotonic()
+    recording = sampler.stop()
+    after = recording.times_s > caught_s
+    print(after.any(), recording.notes, set(recording.rows["counter"].ravel().tolist()))
+"""
+    with running(counter, then) as program:
+        (pid,) = children(program.pid)
+        assert program.stdout.readline() == "waiting\n"
+        os.killpg(program.pid, signal.SIGINT)
+        said, complaints = program.communicate(timeout=PATIENCE_S)
+        assert (said, complaints) == ("True () {5000.0}\n", "")
+        assert not is_alive(pid)
+
+
+def test_fork_that_stops(counter) -> None:
+    """A process that was forked meanwhile gets nothing by stopping, and ends nothing."""
+    then = """
+pid = os.fork()
+recording = None if pid else sampler.stop()
+if not pid:
+    os._exit(len(recording.times_s) + 10 * len(recording.notes))
+print(os.waitpid(pid, 0)[1])
+time.sleep(0.1)
+forked_s = time.monotonic()
+recording = sampler.stop()
+print((recording.times_s > forked_s).any(), (recording.times_s < forked_s).any())
+print(recording.notes)
+"""
+    with running(counter, then) as program:
+        said, _ = program.communicate(timeout=PATIENCE_S)
+        assert said == "0\nTrue True\n()\n"
+
+
+def test_fork_that_lives_on(counter) -> None:
+    """A process that was forked meanwhile, as by a data loader, does not hold up the end."""
+    then = """
+if os.fork() == 0:
+    time.sleep(600)
+recording = sampler.stop()
+print(recording.notes)
+"""
+    with running(counter, then) as program:
+        assert program.stdout.readline() == "()\n"
