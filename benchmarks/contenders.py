@@ -1,63 +1,87 @@
-"""
-A meter in a process of its own, used as its documentation says.
+"""Meters of energy, each used as its documentation says, and each in a process of its own."""
 
-``python contenders.py NAME SECONDS`` says ready once NAME is open, reads the monotonic time to
-begin at, measures SECONDS of doing nothing, and says what came of it as one line of JSON.
-"""
-
-import contextlib
-import json
 import logging
-import sys
+import multiprocessing
+import os
 import time
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
+
+import attrs
+
+HEAVY = ["pandas", "sklearn.metrics", "rapidfuzz", "requests", "httpx", "pydantic", "pytest"]
+"""What the contenders load that has nothing to do with a GPU."""
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """
+    What came of one measurement.
+
+    Attributes:
+        began_s: Monotonic time when the work began, right after measuring did. Unit: s.
+        ended_s: The same of its end, right before measuring ended. Unit: s.
+        energy_j: The energy that the contender gives. Unit: J. None: it gives none.
+        bound_j: The bound on its error that the contender gives. Unit: J.
+        said: What it says of it, in whatever way.
+    """
+
+    began_s: float = 0.0
+    ended_s: float = 0.0
+    energy_j: float | None = None
+    bound_j: float | None = None
+    said: tuple[str, ...] = ()
 
 
 class Llem:
-    def __init__(self) -> None:
-        from llem.measure import NvmlMeter
+    """`llem.measure.NvmlMeter`, which finds the GPUs that CUDA shows."""
 
+    def __init__(self) -> None:
+        from llem.measure import NvmlMeter, device_energies
+
+        self.energies = device_energies
         self.meter = NvmlMeter()
 
     def begin(self) -> None:
         self.meter.start()
         self.edge = self.meter.mark()
 
-    def end(self) -> dict[str, Any]:
-        from llem.measure import device_energies
-
+    def end(self) -> Outcome:
         edge = self.meter.mark()
-        found = device_energies(self.meter.devices, self.meter.stop(), self.edge, edge)
+        found = self.energies(self.meter.devices, self.meter.stop(), self.edge, edge)
         self.meter.close()
-        codes = [code for device in found for code in device.codes]
+        said = tuple(code for device in found for code in device.codes)
         if any(device.energy_j is None for device in found):
-            return {"energy_j": None, "said": codes}
-        bounds_j = [device.error_bound_j for device in found]
-        return {
-            "energy_j": sum(device.energy_j for device in found),
-            "bound_j": None if None in bounds_j else sum(bounds_j),
-            "said": codes,
-        }
+            return Outcome(said=said)
+        return Outcome(
+            energy_j=sum(device.energy_j for device in found),
+            bound_j=sum(device.error_bound_j for device in found),
+            said=said,
+        )
 
 
 class Zeus:
+    """`zeus.monitor.ZeusMonitor`, which finds the GPUs that CUDA shows."""
+
     def __init__(self) -> None:
         from zeus.monitor import ZeusMonitor
 
         self.monitor = ZeusMonitor()
 
     def begin(self) -> None:
-        # There is no CUDA here to wait for.
+        # There is no CUDA here whose work could be waited for.
         self.monitor.begin_window("work", sync_execution=False)
 
-    def end(self) -> dict[str, Any]:
+    def end(self) -> Outcome:
         measurement = self.monitor.end_window("work", sync_execution=False)
-        return {"energy_j": measurement.total_energy}
+        return Outcome(energy_j=measurement.total_energy)
 
 
 class CodeCarbon:
+    """`codecarbon.OfflineEmissionsTracker`, which finds the GPUs that CUDA shows."""
+
     def __init__(self) -> None:
         from codecarbon import OfflineEmissionsTracker
 
@@ -65,62 +89,66 @@ class CodeCarbon:
             country_iso_code="USA",
             measure_power_secs=1,
             output_methods=[],
-            log_level="warning",
             tracking_mode="machine",
+            log_level="warning",
         )
-        # Looks for the hardware, which start() would do first.
+        # start() would look for the hardware first, for a second or more.
         self.tracker.get_detected_hardware()
 
     def begin(self) -> None:
         self.tracker.start()
 
-    def end(self) -> dict[str, Any]:
+    def end(self) -> Outcome:
         self.tracker.stop()
-        return {"energy_j": self.tracker.final_emissions_data.gpu_energy * 3.6e6}
+        return Outcome(energy_j=self.tracker.final_emissions_data.gpu_energy * 3.6e6)
 
 
 CONTENDERS = {"llem": Llem, "zeus": Zeus, "codecarbon": CodeCarbon}
 
 
-class _Heard(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.said: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(record.getMessage())
+def context() -> ForkServerContext:
+    """Where contenders run: in forks of a process that has loaded nothing but what is heavy."""
+    made = multiprocessing.get_context("forkserver")
+    made.set_forkserver_preload(HEAVY)
+    return made
 
 
-@contextlib.contextmanager
-def listening(name: str) -> Iterator[list[str]]:
-    """What is logged or warned of meanwhile."""
+def measure(name: str, seconds: float, environment: Mapping[str, str], parent: Connection) -> None:
+    """
+    Measure *seconds* of doing nothing.
+
+    Sends something once *name* is open, receives the monotonic time to begin at, and sends the
+    outcome.
+    """
+    os.environ.update(environment)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
     heard = _Heard()
     logging.getLogger(name).addHandler(heard)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        yield heard.said
-    heard.said += [str(warning.message) for warning in caught]
+    warnings.showwarning = lambda message, *_: heard.words.append(str(message))
+    outcome = Outcome()
+    try:
+        contender = CONTENDERS[name]()
+        parent.send("open")
+        time.sleep(max(parent.recv() - time.monotonic(), 0))
+        contender.begin()
+        began_s = time.monotonic()
+        time.sleep(seconds)
+        ended_s = time.monotonic()
+        outcome = attrs.evolve(contender.end(), began_s=began_s, ended_s=ended_s)
+    except Exception as error:  # noqa: BLE001  # that too is an outcome
+        heard.words.append(f"{type(error).__name__}: {error}")
+    said = (*outcome.said, *(" ".join(words.split()) for words in dict.fromkeys(heard.words)))
+    parent.send(attrs.evolve(outcome, said=said))
 
 
-def measure(name: str, seconds: float) -> dict[str, Any]:
-    """What came of it, and from when to when the work went on."""
-    outcome: dict[str, Any] = {"energy_j": None, "said": []}
-    with listening(name) as said:
-        try:
-            contender = CONTENDERS[name]()
-            print("ready", flush=True)
-            begin_s = float(sys.stdin.readline())
-            time.sleep(max(begin_s - time.monotonic(), 0))
-            contender.begin()
-            outcome["began_s"] = time.monotonic()
-            time.sleep(seconds)
-            outcome["ended_s"] = time.monotonic()
-            outcome |= contender.end()
-        except Exception as error:  # noqa: BLE001  # that too is an outcome
-            said.append(f"{type(error).__name__}: {error}")
-    outcome["said"] += [" ".join(words.split()) for words in dict.fromkeys(said)]
-    return outcome
+class _Heard(logging.Handler):
+    """Keeps what is logged as a warning or worse."""
 
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.words: list[str] = []
 
-if __name__ == "__main__":
-    print("\n" + json.dumps(measure(sys.argv[1], float(sys.argv[2]))), flush=True)
+    def emit(self, record: logging.LogRecord) -> None:
+        self.words.append(record.getMessage())

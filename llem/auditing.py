@@ -5,7 +5,6 @@ What is integrated anew goes through the code that measured it. What is a sum, a
 ratio of other figures is computed anew from those.
 """
 
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -218,7 +217,7 @@ def _total(result: ExperimentResult) -> Iterator[Check]:
     elif len(known) < len(energies):
         recomputed, note = None, ""
     else:
-        recomputed, note = math.fsum(known), "sum of the devices"
+        recomputed, note = sum(known), "sum of the devices"
     yield Check(
         name="total_energy_j",
         recorded=result.total_energy_j,
@@ -254,7 +253,7 @@ def _totals(result: ExperimentResult) -> Iterator[Check]:
     if phases and len(parts) == len(phases):
         yield Check(
             name="phases",
-            recorded=math.fsum(parts),
+            recorded=sum(parts),
             recomputed=total_j,
             tolerance=_rounding(total_j),
             note="their sum is total_energy_j",

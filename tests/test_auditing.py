@@ -19,7 +19,7 @@ from llem.aggregate import aggregate_results
 from llem.auditing import Audit, Check, audit
 from llem.codec import from_json
 from llem.domain.config import BaselineConfig, ExperimentConfig, WarmupConfig
-from llem.domain.energy import DeviceEnergy, Sensor
+from llem.domain.energy import DeviceEnergy, EnergyBreakdown, Phase, PhaseEnergy, Sensor
 from llem.domain.result import ExperimentResult
 from llem.errors import NaiveTimeWarning, SidecarSchemaError
 from llem.experiment import Experiment
@@ -503,6 +503,23 @@ def test_no_result_is_too_odd(result: ExperimentResult, table: pa.Table | None) 
     found = audit(result, table)
 
     assert found.agrees is not any(check.agrees is False for check in found.checks)
+
+
+def test_energies_beyond_any_sum_are_no_crash() -> None:
+    """A record may hold what no device ever drew."""
+    device = DeviceEnergy(
+        gpu_index=0, uuid="GPU-0", name="GPU", energy_j=1e308, sensor=Sensor.REPLAY
+    )
+    phases = tuple(PhaseEnergy(phase=phase, energy_j=1e308, duration_s=1.0) for phase in Phase)
+    result = small_result(
+        total_energy_j=1e308,
+        devices=(device, attrs.evolve(device, gpu_index=1, uuid="GPU-1")),
+        energy_breakdown=EnergyBreakdown(phases=phases),
+    )
+
+    found = audit(result, None)
+
+    assert differing(found) == ["total_energy_j", "avg_energy_per_token_j", "phases"]
 
 
 @pytest.mark.skipif(not A100.exists(), reason="needs ../shared/data")

@@ -1,18 +1,28 @@
 """One run from start to result, on a recorded series and a clock that only sleeping moves."""
 
+import contextlib
 import itertools
+import math
+import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from llem import measure
+from llem.auditing import audit
 from llem.codec import from_json, measurement_config_hash, to_json
+from llem.domain.conditions import GpuProcess
 from llem.domain.config import BaselineConfig, EnergyConfig, ExperimentConfig, WarmupConfig
 from llem.domain.energy import BaselineMethod, Sensor
+from llem.domain.environment import EnvironmentSnapshot, GPUEnvironment
 from llem.domain.latency import MeasurementMode
 from llem.domain.result import ExperimentResult
 from llem.errors import BackendError, IncompleteRunError, MeterError, ResultValidationError
@@ -68,8 +78,15 @@ def meter(
     *devices: Steps,
     celsius: Callable[[float], float] = lambda _: 50.0,
     counters: Callable[[float], Sequence[float | None]] | None = None,
+    sensor: Sensor = Sensor.REPLAY,
+    notes: tuple[str, ...] = (),
+    **columns: Callable[[float], float],
 ) -> Meter:
-    """A meter of *devices*, each drawing power in steps, their temperature by the time."""
+    """
+    A meter of *devices*, each drawing power in steps.
+
+    Their temperature, and what else *columns* name of `Samples`, goes by the time.
+    """
     times: list[float] = []
     columns: list[list[float]] = []
     for steps in devices:
@@ -82,13 +99,18 @@ def meter(
         columns.append(watts)
     return Meter(
         [
-            Device(index=i, uuid=f"GPU-{i}", name="GPU", sensor=Sensor.REPLAY, period_s=PERIOD_S)
+            Device(index=i, uuid=f"GPU-{i}", name="GPU", sensor=sensor, period_s=PERIOD_S)
             for i in range(len(devices))
         ],
         Samples(
             times_s=times,
             power_w=list(zip(*columns, strict=True)),
             temperature_c=[[celsius(time)] * len(devices) for time in times],
+            notes=notes,
+            **{
+                name: [[value(time)] * len(devices) for time in times]
+                for name, value in columns.items()
+            },
         ),
         counters=counters,
         clock=clock,
@@ -256,6 +278,334 @@ def test_no_baseline_is_a_warning(clock, off: BaselineConfig) -> None:
     assert "no_baseline" in codes(result)
 
 
+IDLE_16_S = attrs.evolve(CONFIG, baseline=BaselineConfig(duration_seconds=16.0))
+
+
+def idle_then_busy(
+    clock: FakeClock, folder: Path, max_age_s: float, idle_w: float = 50.0
+) -> ExperimentResult:
+    """16 s that are there for the idle power, then load."""
+    recorded = meter(clock, [(16, idle_w), (48, 200.0)])
+    return run_for(
+        clock,
+        32.0,
+        IDLE_16_S,
+        meter=recorded,
+        baseline_max_age_s=max_age_s,
+        baseline_folder=folder,
+    ).result
+
+
+def test_an_earlier_idle_power_is_taken_where_that_is_wanted(clock, tmp_path: Path) -> None:
+    """With when it was measured, and how long ago."""
+    before = clock.now()
+    fresh = idle_then_busy(clock, tmp_path, 100.0)
+    clock.sleep(20.0)
+    began = clock.now()
+
+    result = idle_then_busy(clock, tmp_path, 100.0, idle_w=200.0)
+
+    assert fresh.energy_breakdown.baseline_method is BaselineMethod.FRESH
+    assert fresh.energy_breakdown.baseline_cache_age_sec is None
+    breakdown = result.energy_breakdown
+    assert breakdown.baseline_method is BaselineMethod.CACHED
+    assert breakdown.baseline_timestamp == fresh.energy_breakdown.baseline_timestamp == before
+    assert breakdown.baseline_cache_age_sec == 16 + 32 + 20
+    assert result.baseline_power_w == 50
+    assert result.energy_adjusted_j == 150 * 32
+    # Nothing was waited for.
+    assert result.start_time == began
+    assert "no_baseline" not in codes(result)
+
+
+@pytest.mark.parametrize("max_age_s", [0.0, 51.0])
+def test_an_idle_power_that_is_too_old_is_measured_anew(
+    clock, tmp_path: Path, max_age_s: float
+) -> None:
+    """At 0 any is, which is the default. The newest one is kept."""
+    idle_then_busy(clock, tmp_path, max_age_s)
+    clock.sleep(4.0)
+
+    second = idle_then_busy(clock, tmp_path, max_age_s, idle_w=60.0)
+    third = idle_then_busy(clock, tmp_path, 50.0, idle_w=70.0)
+
+    assert second.energy_breakdown.baseline_method is BaselineMethod.FRESH
+    assert second.baseline_power_w == 60
+    assert third.energy_breakdown.baseline_method is BaselineMethod.CACHED
+    assert third.baseline_power_w == 60
+
+
+def test_measuring_idle_power_is_the_default(clock, tmp_path: Path, monkeypatch) -> None:
+    """Though one is kept, and where the user keeps his."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for idle_w in (50.0, 60.0):
+        recorded = meter(clock, [(16, idle_w), (32, 200.0)])
+        result = run_for(clock, 32.0, IDLE_16_S, meter=recorded).result
+        assert result.baseline_power_w == idle_w
+
+    assert len([*tmp_path.glob("llem/baselines/*.json")]) == 1
+
+
+# Phases
+
+
+def phases(result: ExperimentResult) -> dict[str, float | None]:
+    return {phase.phase.value: phase.energy_j for phase in result.energy_breakdown.phases}
+
+
+def test_energy_is_split_at_the_first_token(clock) -> None:
+    """A request ends when it is recorded. Between requests is the rest."""
+    recorded = meter(clock, [(4, 300.0), (8, 100.0), (2, 20.0)] * 2)
+
+    with Experiment(CONFIG, clock=clock, meter=recorded) as run:
+        for _ in range(2):
+            clock.sleep(12.0)
+            run.record(input_tokens=8, output_tokens=2, latency_s=12.0, ttft_s=4.0)
+            clock.sleep(2.0)
+
+    assert phases(run.result) == {"prefill": 2400.0, "decode": 1600.0, "other": 80.0}
+    assert run.result.total_energy_j == 2400 + 1600 + 80
+    prefill, decode, other = run.result.energy_breakdown.phases
+    assert (prefill.duration_s, decode.duration_s, other.duration_s) == (8, 16, 4)
+    assert (prefill.spans, decode.spans) == (2, 2)
+    assert prefill.error_bound_j > 0
+
+
+def test_a_request_may_be_recorded_after_its_end(clock) -> None:
+    """Where it says when that was."""
+    recorded = meter(clock, [(4, 300.0), (8, 100.0), (16, 20.0)])
+
+    with Experiment(CONFIG, clock=clock, meter=recorded) as run:
+        clock.sleep(12.0)
+        ended_s = clock.monotonic()
+        clock.sleep(16.0)
+        run.record(input_tokens=8, output_tokens=2, latency_s=12.0, ttft_s=4.0, ended_s=ended_s)
+
+    assert phases(run.result) == {"prefill": 1200.0, "decode": 800.0, "other": 320.0}
+
+
+@settings(max_examples=25)
+@given(
+    latencies=st.lists(st.tuples(st.floats(0.1, 8), st.floats(0, 1)), min_size=1, max_size=4),
+    pauses=st.floats(0, 2),
+    counted=st.booleans(),
+)
+def test_phases_add_up_to_the_total(
+    latencies: list[tuple[float, float]], pauses: float, counted: bool
+) -> None:
+    """Whatever the requests, by counter or by integral, over two devices."""
+    clock = FakeClock()
+    steps = [(1.25, 10.0 * i) for i in range(64)]
+    counters = (lambda t: (90 * t, 50 * t)) if counted else None
+
+    with Experiment(
+        CONFIG, clock=clock, meter=meter(clock, steps, steps[::-1], counters=counters)
+    ) as run:
+        for latency_s, share in latencies:
+            clock.sleep(latency_s)
+            run.record(
+                input_tokens=8,
+                output_tokens=2,
+                latency_s=latency_s,
+                ttft_s=share * latency_s,
+            )
+            clock.sleep(pauses)
+
+    energies = [*phases(run.result).values()]
+    assert len(energies) == 3
+    if None not in energies:
+        assert math.fsum(energies) == pytest.approx(run.result.total_energy_j)
+    durations = [phase.duration_s for phase in run.result.energy_breakdown.phases]
+    assert math.fsum(durations) == pytest.approx(run.result.total_inference_time_sec)
+
+
+def test_without_first_tokens_there_are_no_phases(clock) -> None:
+    """Nor without a meter; and where requests ran together they have no figure."""
+    plain = run_for(clock, 8.0, meter=meter(clock, [(8, 100.0)])).result
+    with Experiment(CONFIG, clock=clock, meter=meter(clock, [(16, 100.0)])) as run:
+        clock.sleep(16.0)
+        for _ in range(2):
+            run.record(input_tokens=8, output_tokens=2, latency_s=12.0, ttft_s=4.0)
+
+    assert phases(plain) == {}
+    assert phases(run.result) == {"prefill": None, "decode": None, "other": None}
+    assert run.result.energy_breakdown.phases[0].code == "phases_overlap"
+    assert run.result.total_energy_j == 1600
+
+
+def test_phases_of_a_window_are_within_it(clock) -> None:
+    """A request that began before it counts from its begin on."""
+    recorded = meter(clock, [(4, 300.0), (4, 100.0), (8, 500.0)])
+
+    with Experiment(CONFIG, clock=clock, meter=recorded) as run:
+        clock.sleep(2.0)
+        with run.window():
+            clock.sleep(6.0)
+            run.record(input_tokens=8, output_tokens=2, latency_s=8.0, ttft_s=4.0)
+        clock.sleep(4.0)
+
+    assert phases(run.result) == {"prefill": 600.0, "decode": 400.0, "other": 0.0}
+
+
+# Window
+
+
+def test_a_window_is_all_that_is_measured(clock) -> None:
+    """Its energy, its time, its requests."""
+    recorded = meter(clock, [(16, 900.0), (16, 200.0), (16, 900.0)])
+    began = clock.now()
+
+    with Experiment(CONFIG, clock=clock, meter=recorded) as run:
+        clock.sleep(8.0)
+        run.record(input_tokens=1000, output_tokens=0, latency_s=8.0, flops=1e9)
+        run.record(input_tokens=[1, 2], output_tokens=[3, 4], latency_s=1.0)
+        clock.sleep(8.0)
+        with run.window():
+            clock.sleep(16.0)
+            run.record(input_tokens=8, output_tokens=2, latency_s=16.0)
+        clock.sleep(16.0)
+
+    result = run.result
+    assert result.measurement_methodology == "windowed"
+    assert result.steady_state_window == (16.0, 32.0)
+    assert result.total_energy_j == 200 * 16
+    assert result.total_tokens == 10
+    assert result.total_flops is None
+    assert result.total_inference_time_sec == 16
+    assert result.process_results[0].per_request_latencies_ms == (16000,)
+    assert result.warmup_excluded_samples == 3
+    assert result.start_time == began
+    assert result.end_time == began + timedelta(seconds=32)
+    assert result.devices[0].sample_count == 4 * 16 + 2
+    assert [rows(run)[0]["timestamp_s"], rows(run)[-1]["timestamp_s"]] == [0, 48]
+
+
+@pytest.mark.parametrize(("latencies", "start_s"), [([2.0], 10.0), ([1.0, 3.0], 40.0)])
+def test_a_window_after_a_warmup(clock, latencies: list[float], start_s: float) -> None:
+    """It is windowed whether that converged or not, and the warmup does not count."""
+    config = attrs.evolve(
+        CONFIG, warmup=WarmupConfig(convergence_detection=True, thermal_floor_seconds=0.0)
+    )
+    left = itertools.cycle(latencies)
+
+    def step() -> float:
+        latency_s = next(left)
+        clock.sleep(latency_s)
+        return latency_s
+
+    with Experiment(config, clock=clock, meter=meter(clock, [(64, 200.0)])) as run:
+        warmup = run.warm_up(step)
+        clock.sleep(4.0)
+        run.record(input_tokens=8, output_tokens=2, latency_s=4.0)
+        with run.window():
+            clock.sleep(8.0)
+
+    begin_s = start_s + 4 if warmup.converged else 4
+    assert run.result.measurement_methodology == "windowed"
+    assert run.result.steady_state_window == (begin_s, begin_s + 8)
+    assert run.result.warmup_excluded_samples == warmup.iterations_completed + 1
+    assert run.result.total_tokens == 0
+    assert run.result.total_energy_j == 200 * 8
+
+
+def test_work_on_the_devices_is_waited_for_at_both_edges_of_a_window(clock) -> None:
+    """As at those of the block."""
+    recorded = meter(clock, [(32, 200.0)])
+
+    with Experiment(
+        CONFIG, clock=clock, meter=recorded, synchronize=lambda: clock.sleep(2.0)
+    ) as run:
+        with run.window():
+            clock.sleep(8.0)
+        clock.sleep(4.0)
+
+    assert run.result.total_inference_time_sec == 10
+
+
+def test_requests_after_the_window_are_refused(clock) -> None:
+    """They would be of no span that was measured."""
+    request = {"input_tokens": 8, "output_tokens": 2, "latency_s": 1.0}
+
+    with Experiment(CONFIG, clock=clock, meter=None) as run:
+        with run.window():
+            clock.sleep(1.0)
+            run.record(**request)
+        with pytest.raises(IncompleteRunError, match="inside the window"):
+            run.record(**request)
+
+    assert run.result.total_tokens == 10
+
+
+def test_a_window_is_inside_the_block_and_there_is_one(clock) -> None:
+    """Not before, after, twice, or inside itself; and it is not warmed up in it or after it."""
+    run = Experiment(CONFIG, clock=clock, meter=None)
+    with pytest.raises(IncompleteRunError, match="once"), run.window():
+        pass
+
+    with run:
+        with run.window():
+            clock.sleep(2.0)
+            with pytest.raises(IncompleteRunError, match="once"), run.window():
+                pass
+            with pytest.raises(IncompleteRunError, match="before window"):
+                run.warm_up(lambda: 1.0)
+        with pytest.raises(IncompleteRunError, match="once"), run.window():
+            pass
+        with pytest.raises(IncompleteRunError, match="before window"):
+            run.warm_up(lambda: 1.0)
+
+    with pytest.raises(IncompleteRunError, match="once"), run.window():
+        pass
+    assert run.result.total_inference_time_sec == 2
+
+
+def test_a_warmup_belongs_inside_the_block(clock) -> None:
+    """Neither before nor after it is anything measured."""
+    run = Experiment(CONFIG, clock=clock, meter=None)
+
+    with pytest.raises(IncompleteRunError, match="inside the with block"):
+        run.warm_up(lambda: 1.0)
+    with run:
+        clock.sleep(2.0)
+    with pytest.raises(IncompleteRunError, match="inside the with block"):
+        run.warm_up(lambda: 1.0)
+
+    assert run.result.total_inference_time_sec == 2
+
+
+@pytest.mark.parametrize("caught_inside", [True, False])
+def test_a_window_that_ends_with_an_exception_gives_no_result(clock, caught_inside: bool) -> None:
+    """Whether the block is left with it or not."""
+    recorded = meter(clock, [(32, 200.0)])
+
+    with contextlib.suppress(ZeroDivisionError):
+        with Experiment(CONFIG, clock=clock, meter=recorded) as run:
+            with contextlib.suppress(ZeroDivisionError if caught_inside else KeyError):
+                with run.window():
+                    clock.sleep(1 / 0)
+
+    assert recorded.closed == 1
+    for name in ("result", "timeseries"):
+        with pytest.raises(IncompleteRunError, match="ended with an exception"):
+            getattr(run, name)
+
+
+def test_a_meter_that_fails_after_the_window_leaves_it_as_it_was(clock) -> None:
+    """The energy is not known, the time is."""
+    recorded = meter(clock, [(64, 200.0)])
+
+    with Experiment(CONFIG, clock=clock, meter=recorded) as run:
+        clock.sleep(4.0)
+        with run.window():
+            clock.sleep(8.0)
+        clock.sleep(16.0)
+        recorded.stop()
+
+    assert run.result.steady_state_window == (4.0, 12.0)
+    assert run.result.total_energy_j is None
+    assert "energy_not_measured" in codes(run.result)
+
+
 # Time
 
 
@@ -283,6 +633,39 @@ def test_the_window_is_the_run_although_the_wall_clock_jumps(clock) -> None:
     assert result.end_time - result.start_time == timedelta(seconds=32)
     assert result.total_inference_time_sec == 32
     assert result.process_results[0].timestamps.duration_sec == 32
+
+
+@pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
+def test_a_wall_clock_that_is_set_shifts_nothing(clock, tmp_path: Path, jump_s: float) -> None:
+    """At any stage: all times are of one clock, and dated by one pair of times."""
+    config = attrs.evolve(IDLE_16_S, warmup=CONVERGING)
+
+    def step() -> float:
+        clock.sleep(2.0)
+        clock.jumped_s += jump_s
+        return 2.0
+
+    began = clock.now()
+    with Experiment(
+        config, clock=clock, meter=meter(clock, [(64, 200.0)]), baseline_folder=tmp_path
+    ) as run:
+        clock.jumped_s += jump_s
+        run.warm_up(step)
+        with run.window():
+            clock.jumped_s += jump_s
+            clock.sleep(8.0)
+            run.record(input_tokens=8, output_tokens=2, latency_s=8.0)
+        clock.jumped_s += jump_s
+
+    result = run.result
+    (process,) = result.process_results
+    assert result.start_time == began + timedelta(seconds=16)
+    assert result.steady_state_window == (18.0, 26.0)
+    assert process.timestamps.start == result.start_time + timedelta(seconds=18)
+    assert process.timestamps.end == result.end_time == result.start_time + timedelta(seconds=26)
+    assert result.energy_breakdown.baseline_timestamp == began
+    assert result.total_energy_j == 200 * 8
+    assert audit(result, run.timeseries).agrees
 
 
 def test_work_on_the_devices_is_waited_for_at_both_edges(clock) -> None:
@@ -357,6 +740,189 @@ def test_temperatures_outside_the_window_or_not_read_are_no_drift(clock) -> None
         clock.sleep(16)
 
     assert "thermal_drift" not in codes(run.result)
+
+
+HOT, BRAKED = 0x20, 0x80
+"""Bits of NVML's clock event reasons: too hot for the driver, the power brake."""
+
+
+def test_throttling_is_read_from_the_samples(clock) -> None:
+    """Of the window: why, for how long, when, and how hot it was."""
+    recorded = meter(
+        clock,
+        [(64, 200.0)],
+        celsius=lambda t: 50.0 + t / 8,
+        clock_event_reasons=lambda t: BRAKED if t < 16 else HOT if 24 <= t < 28 else 0x4,
+    )
+
+    with Experiment(CONFIG, clock=clock, meter=recorded) as run:
+        clock.sleep(16.0)
+        with run.window():
+            clock.sleep(32.0)
+
+    info = run.result.thermal_throttle
+    assert (info.detected, info.thermal, info.sw_thermal) == (True, True, True)
+    assert (info.power, info.hw_power, info.hw_thermal) == (False, False, False)
+    assert info.throttle_duration_sec == 4
+    assert info.throttle_timestamps == (24,)
+    assert info.max_temperature_c == 55.875
+    assert run.result.process_results[0].thermal_throttle == info
+    (warning,) = [w for w in run.result.measurement_warnings if w.startswith("throttled")]
+    assert "too hot for the driver for 4.00 s" in warning
+
+
+def test_a_device_that_was_not_throttled_says_so(clock) -> None:
+    """One that does not tell says nothing."""
+    told = meter(clock, [(8, 200.0)], clock_event_reasons=lambda _: 0x1)
+
+    calm = run_for(clock, 8.0, meter=told).result
+    silent = run_for(clock, 8.0, meter=meter(clock, [(8, 200.0)])).result
+
+    assert calm.thermal_throttle is not None
+    assert not calm.thermal_throttle.detected
+    assert silent.thermal_throttle is None
+    assert not {"throttled"} & {*codes(calm), *codes(silent)}
+
+
+def test_notes_of_the_sampler_are_warnings(clock) -> None:
+    """Each of them."""
+    recorded = meter(clock, [(32, 200.0)], notes=("GPU-0: power: Unknown Error", "ran late"))
+
+    result = run_for(clock, 32.0, meter=recorded).result
+
+    assert codes(result).count("sampler_degraded") == 2
+    assert "power: Unknown Error" in " ".join(result.measurement_warnings)
+
+
+@pytest.mark.parametrize(
+    ("sensor", "counters", "note"),
+    [
+        (Sensor.NVML_POWER_INSTANT, None, "Integral of NVML's instant power"),
+        (Sensor.NVML_POWER, None, "Integral of NVML's power reading"),
+        (Sensor.NVML_POWER_INSTANT, lambda t: (200 * t,), "NVML total-energy counter"),
+        (Sensor.RAPL, lambda t: (200 * t,), "RAPL counters"),
+        (Sensor.REPLAY, lambda t: (200 * t,), "A recorded series"),
+    ],
+)
+def test_what_is_said_of_the_accuracy_follows_the_sensor(clock, sensor, counters, note) -> None:
+    """The one that the figure comes from."""
+    recorded = meter(clock, [(32, 200.0)], sensor=sensor, counters=counters)
+
+    assert run_for(clock, 32.0, meter=recorded).result.reproducibility_notes.startswith(note)
+
+
+@pytest.mark.parametrize(("capability", "said"), [("9.0", False), (None, True)])
+def test_what_is_said_of_the_accuracy_follows_the_gpu(
+    clock, monkeypatch, capability: str | None, said: bool
+) -> None:
+    """As the environment has it."""
+    real = measure.snapshot
+
+    def with_gpu(**options: Any) -> EnvironmentSnapshot:
+        made = real(**options)
+        gpu = GPUEnvironment(name="GPU", uuid="GPU-0", compute_capability=capability)
+        return attrs.evolve(made, hardware=attrs.evolve(made.hardware, gpus=(gpu,)))
+
+    monkeypatch.setattr("llem.measure.environment.snapshot", with_gpu)
+    recorded = meter(clock, [(32, 200.0)], sensor=Sensor.NVML_POWER_INSTANT)
+
+    result = run_for(clock, 32.0, meter=recorded).result
+
+    assert ("on A100 and H100" in result.reproducibility_notes) is said
+    assert "persistence_mode_unknown" in codes(result)
+
+
+# Who else is there
+
+
+@pytest.fixture
+def gpu_processes(monkeypatch) -> Callable[..., list[list[str]]]:
+    """Has the driver list these processes at each look, and gives what it was asked for."""
+
+    def listing(*looks: Sequence[GpuProcess] | None) -> list[list[str]]:
+        left, asked = iter(looks), []
+
+        def ask(uuids: Sequence[str]) -> Sequence[GpuProcess] | None:
+            asked.append([*uuids])
+            return next(left)
+
+        monkeypatch.setattr("llem.measure.processes.gpu_processes", ask)
+        return asked
+
+    return listing
+
+
+OURS = GpuProcess(uuid="GPU-0", pid=os.getpid(), memory_mb=1.0)
+THEIRS = GpuProcess(uuid="GPU-0", pid=2**22 + 1, memory_mb=512.0)
+LATER = GpuProcess(uuid="GPU-0", pid=2**22 + 2, memory_mb=256.0)
+
+
+def test_strangers_on_the_gpus_are_named(clock, gpu_processes) -> None:
+    """Those that were there at the start, and those that came meanwhile; we are no stranger."""
+    asked = gpu_processes([OURS, THEIRS], [OURS, LATER])
+
+    result = run_for(clock, 32.0, meter=meter(clock, [(32, 200.0)])).result
+
+    assert asked == [["GPU-0"]] * 2
+    (warning,) = [w for w in result.measurement_warnings if w.startswith("foreign_processes")]
+    assert f"{THEIRS.pid} (512 MiB, at the start)" in warning
+    assert f"{LATER.pid} (256 MiB, at the end)" in warning
+    assert f"process {OURS.pid} " not in warning
+
+
+@pytest.mark.parametrize("look", [None, (), (OURS,)])
+def test_no_strangers_are_no_warning(clock, gpu_processes, look) -> None:
+    """Nor where the driver does not say."""
+    gpu_processes(look, look)
+
+    result = run_for(clock, 32.0, meter=meter(clock, [(32, 200.0)])).result
+
+    assert "foreign_processes" not in codes(result)
+
+
+def test_without_a_meter_nobody_looks(clock, gpu_processes) -> None:
+    """There is no GPU that it would matter on."""
+    asked = gpu_processes()
+
+    run_for(clock, 1.0, meter=None)
+
+    assert asked == []
+
+
+@pytest.mark.parametrize(("look", "warned"), [((), True), ((OURS,), False), (None, False)])
+def test_idle_power_without_a_context_is_a_warning(
+    clock, tmp_path: Path, gpu_processes, look, warned: bool
+) -> None:
+    """Where it is known that nobody held one."""
+    gpu_processes(look, look)
+
+    result = idle_then_busy(clock, tmp_path, 0.0)
+
+    assert ("baseline_without_context" in codes(result)) is warned
+
+
+def test_idle_power_that_others_shared_is_not_kept(clock, tmp_path: Path, gpu_processes) -> None:
+    """Nor is a kept one taken: what they draw now is not in it."""
+    gpu_processes(*[[OURS]] * 2, *[[OURS, THEIRS]] * 2, *[[OURS]] * 2)
+
+    alone = idle_then_busy(clock, tmp_path, 3600.0, idle_w=50.0)
+    shared = idle_then_busy(clock, tmp_path, 3600.0, idle_w=90.0)
+    again = idle_then_busy(clock, tmp_path, 3600.0, idle_w=70.0)
+
+    assert (alone.baseline_power_w, shared.baseline_power_w) == (50, 90)
+    assert shared.energy_breakdown.baseline_method is BaselineMethod.FRESH
+    assert again.energy_breakdown.baseline_method is BaselineMethod.CACHED
+    assert again.baseline_power_w == 50
+
+
+def test_idle_power_that_cannot_be_kept_is_a_warning(clock, tmp_path: Path) -> None:
+    """And no error."""
+    (tmp_path / "file").write_text("")
+
+    result = idle_then_busy(clock, tmp_path / "file", 0.0)
+
+    assert result.baseline_power_w == 50
+    assert "baseline_not_cached" in codes(result)
 
 
 # Warmup
@@ -538,6 +1104,49 @@ def test_a_meter_that_fails_at_the_end_takes_nothing_with_it(clock) -> None:
     assert "energy_not_measured: the meter does not sample" in run.result.measurement_warnings[0]
 
 
+def test_a_meter_that_samples_what_it_has_no_device_for_takes_nothing_with_it(clock) -> None:
+    """It is as good as one that fails."""
+
+    class Odd(Meter):
+        @property
+        def devices(self) -> tuple[Device, ...]:
+            return (*super().devices, *super().devices)
+
+    odd = Odd(
+        meter(clock, [(32, 200.0)]).devices, meter(clock, [(32, 200.0)])._samples, clock=clock
+    )
+
+    result = run_for(clock, 32.0, meter=odd).result
+
+    assert odd.closed == 1
+    assert result.total_tokens == 10
+    assert result.total_energy_j is None
+    assert "has 2 devices and sampled 1" in result.measurement_warnings[0]
+
+
+def test_the_meter_is_opened_before_the_environment_is_taken(clock, monkeypatch) -> None:
+    """While it is open the driver stays awake. Where the latter fails the meter is let go."""
+    order: list[str] = []
+    recorded = meter(clock, [(32, 200.0)])
+
+    def opened(*_: Any, **__: Any) -> tuple[Meter, tuple[str, ...]]:
+        order.append("meter")
+        return recorded, ()
+
+    def fails(**_: Any) -> None:
+        order.append("environment")
+        raise OSError("no environment")
+
+    monkeypatch.setattr("llem.measure.choose.open_meter", opened)
+    monkeypatch.setattr("llem.measure.environment.snapshot", fails)
+
+    with pytest.raises(OSError, match="no environment"):
+        run_for(clock, 1.0)
+
+    assert order == ["meter", "environment"]
+    assert recorded.closed == 1
+
+
 def test_an_experiment_measures_once(clock) -> None:
     """Entered again it would mix two runs."""
     run = Experiment(CONFIG, clock=clock, meter=None)
@@ -636,6 +1245,10 @@ NAN = float("nan")
         ("flops", -1.0),
         ("flops", NAN),
         ("mode", "guessed"),
+        ("ended_s", NAN),
+        ("ended_s", "64"),
+        ("ended_s", 64.25),
+        ("ended_s", 1.7e9),
     ],
 )
 def test_record_refuses_what_cannot_be(clock, field: str, value: Any) -> None:
@@ -775,6 +1388,65 @@ def test_a_run_without_requests_is_a_result(clock) -> None:
     assert run.result.total_tokens == 0
     assert run.result.avg_energy_per_token_j is None
     assert run.result.latency_stats is None
+
+
+# What else is sampled
+
+
+def test_utilisation_is_that_of_the_window(clock) -> None:
+    """Each look at each device, their mean, and the mean of the memory's."""
+    recorded = meter(
+        clock,
+        [(16, 200.0)],
+        [(16, 200.0)],
+        utilisation_pct=lambda t: 100.0 if t < 4 else NAN if t == 5 else 40.0 + 20 * (t >= 6),
+        memory_utilisation_pct=lambda t: 90.0 if t < 4 else 10.0,
+    )
+
+    with Experiment(CONFIG, clock=clock, meter=recorded) as run:
+        clock.sleep(4.0)
+        with run.window():
+            clock.sleep(4.0)
+
+    (process,) = run.result.process_results
+    assert process.gpu_utilisation_samples == (40.0,) * 14 + (60.0,) * 16
+    busy = run.result.extended_metrics.gpu_utilisation
+    assert busy.sm_utilisation_mean == pytest.approx((14 * 40 + 16 * 60) / 30)
+    assert busy.sm_utilisation_samples == 30
+    assert busy.memory_bandwidth_utilisation == 10
+
+
+def test_utilisation_that_was_not_sampled_is_not_known(clock) -> None:
+    """None is not 0."""
+    result = run_for(clock, 8.0, meter=meter(clock, [(8, 200.0)])).result
+
+    assert result.process_results[0].gpu_utilisation_samples == ()
+    assert result.extended_metrics.gpu_utilisation.sm_utilisation_mean is None
+    assert result.extended_metrics.memory.peak_memory_mb is None
+
+
+@pytest.mark.parametrize(("said_mb", "peak_mb"), [(None, 96.0), (320.0, 320.0), (0.0, 0.0)])
+def test_peak_memory_is_sampled_where_the_engine_does_not_say(
+    clock, said_mb: float | None, peak_mb: float
+) -> None:
+    """Of the window."""
+    recorded = meter(
+        clock, [(16, 200.0)], memory_mb=lambda t: 512.0 if t < 4 else 96.0 if t == 5 else 64.0
+    )
+    info = BackendInfo(device="cuda:0", device_name="A GPU", model_memory_mb=32.0)
+
+    with Experiment(
+        CONFIG, clock=clock, meter=recorded, info=info, peak_memory_mb=lambda: said_mb
+    ) as run:
+        clock.sleep(4.0)
+        with run.window():
+            clock.sleep(4.0)
+
+    (process,) = run.result.process_results
+    assert process.compute_metrics.peak_memory_mb == peak_mb
+    memory = run.result.extended_metrics.memory
+    assert memory.peak_memory_mb == peak_mb
+    assert memory.inference_memory_mb == max(peak_mb - 32, 0)
 
 
 # Without a meter
@@ -960,6 +1632,37 @@ def test_what_a_backend_says_is_in_the_result(clock) -> None:
     assert (measured.ttft_ms, measured.itl_full_ms) == ((500,) * 5, (500,) * 3)
     assert measured.measurement_mode is MeasurementMode.PER_REQUEST_BATCH
     assert result.extended_metrics.batch.padding_overhead == 3 / 43
+
+
+def test_phases_of_what_a_backend_serves(clock) -> None:
+    """By its times to the first token."""
+    result = run_experiment(
+        attrs.evolve(TINY, n=2, batch_size=1),
+        backend=FakeBackend(clock),
+        meter=meter(clock, [(256, 100.0)]),
+        clock=clock,
+    ).result
+
+    assert phases(result) == {"prefill": 100.0, "decode": 100.0, "other": 0.0}
+
+
+def test_a_backend_may_take_an_earlier_idle_power(clock, tmp_path: Path, monkeypatch) -> None:
+    """As an Experiment may."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    config = attrs.evolve(TINY, baseline=BaselineConfig(duration_seconds=16.0))
+
+    methods = [
+        run_experiment(
+            config,
+            backend=FakeBackend(clock),
+            meter=meter(clock, [(256, 100.0)]),
+            clock=clock,
+            baseline_max_age_s=max_age_s,
+        ).result.energy_breakdown.baseline_method
+        for max_age_s in (1000.0, 1000.0, 0.0)
+    ]
+
+    assert methods == [BaselineMethod.FRESH, BaselineMethod.CACHED, BaselineMethod.FRESH]
 
 
 def test_progress_is_told(clock) -> None:

@@ -66,9 +66,9 @@ def device_energies(
     - integral: for neighbouring samples their distance, or the sensor's refresh period where that
       is longer, times the change of power between them, which holds for any power that moves one
       way in between. More than `UNSEEN_PERIODS` apart it may have done otherwise: their distance
-      times *top*. Where the sensor looks at a part of the time only, the rest of the window, times
-      how far power can lie from its mean between 0 and *top*. Where it gives running means, half
-      their length times *top*.
+      times *top*. Where the sensor looks at a part of the time only, or is asked less often than it
+      is refreshed, the rest of the window, times how far power can lie from its mean between 0 and
+      *top*. Where it gives running means, half their length times *top*.
 
     Codes: ``counter_reset`` a counter ran backwards, or stopped answering; ``sampling_gap`` more
     than `GAP_PERIODS` without a sample; ``samples_missed`` fewer than `MIN_COVERAGE` of them;

@@ -7,6 +7,7 @@ apart only where they last longer than it takes to see a change.
 
 import math
 from collections.abc import Sequence
+from operator import attrgetter
 
 import attrs
 import numpy as np
@@ -138,7 +139,7 @@ def _pieces(
     requests: Sequence[RequestSpan], begin_s: float, end_s: float
 ) -> tuple[dict[Phase, Floats], bool]:
     """Start and end of each piece, of shape (pieces, 2), and whether requests ran together."""
-    ordered = sorted(requests, key=lambda span: span.start_s)
+    ordered = sorted(requests, key=attrgetter("start_s", "end_s", "first_token_s"))
     starts = np.array([span.start_s for span in ordered])
     firsts = np.array([span.first_token_s for span in ordered], float)
     ends = np.array([span.end_s for span in ordered])

@@ -1,5 +1,7 @@
 """Which meter a configuration gets."""
 
+import sys
+
 import pytest
 
 from llem.domain.config import EnergyConfig
@@ -61,14 +63,47 @@ def test_named_that_does_not_answer(no_driver, no_counters) -> None:
             open_meter(EnergyConfig(backend=name))
 
 
-def test_not_built_in() -> None:
-    with pytest.raises(MeterError, match=r"zeus is not built into this version.*nvml or rapl"):
+@pytest.mark.usefixtures("driver", "counters")
+def test_not_installed(monkeypatch) -> None:
+    """An optional meter names what installs it, and auto does not miss it."""
+    for name in ("zeus", "zeus.monitor"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MeterError, match=r"^Zeus is missing .*pip install 'llem\[zeus\]'$"):
         open_meter(EnergyConfig(backend="zeus"))
+    meter, reasons = open_meter(EnergyConfig())
+    meter.close()
+    assert (meter.name, reasons) == ("nvml", ())
 
 
-def test_devices_of_the_backend(driver) -> None:
+@pytest.mark.parametrize("name", ["auto", "nvml"])
+def test_devices_of_the_backend(driver, name: str) -> None:
+    """A meter of GPUs reads those that the run uses, and no others."""
     driver.set(count=3)
     uuid = "GPU-20000000-0000-0000-0000-000000000000"
-    meter, _ = open_meter(EnergyConfig(), uuids=[uuid])
+    meter, _ = open_meter(EnergyConfig(backend=name), uuids=[uuid])
     meter.close()
     assert [device.uuid for device in meter.devices] == [uuid]
+
+
+def test_zeus_reads_the_devices_of_the_backend(monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(choose, "ZeusMeter", asked.append)
+    assert open_meter(EnergyConfig(backend="zeus"), uuids=["GPU-a"]) == (None, ())
+    assert asked == [["GPU-a"]]
+
+
+def test_model_on_no_gpu(driver, counters) -> None:
+    """It is metered by what reads the processor, and why is said."""
+    meter, (reason,) = open_meter(EnergyConfig(), uuids=[])
+    meter.close()
+    assert meter.name == "rapl"
+    assert "the model runs on no GPU" in reason
+
+
+def test_what_does_not_answer_is_let_go(driver, counters) -> None:
+    """A meter that is passed over keeps nothing open."""
+    driver.set(count=0)
+    meter, (reason,) = open_meter(EnergyConfig())
+    meter.close()
+    assert (meter.name, driver.times_shut_down) == ("rapl", 1)
+    assert "NVML shows no GPU" in reason

@@ -4,7 +4,7 @@ import itertools
 import math
 import random
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -187,7 +187,9 @@ def measurements(draw: st.DrawFn) -> tuple[list[Device], Samples, Edge, Edge]:
         for index in range(count)
     ]
     last = times[-1] if times else 0.0
-    edge_times = sorted(draw(st.tuples(*[st.sampled_from(times or [0.0]) | st.floats(-8, last + 8)] * 2)))
+    edge_times = sorted(
+        draw(st.tuples(*[st.sampled_from(times or [0.0]) | st.floats(-8, last + 8)] * 2))
+    )
     edges = [
         Edge(time_s=time, counters_j=draw(st.tuples(*[st.none() | joules] * count)), spread_s=0.01)
         for time in edge_times
@@ -338,7 +340,9 @@ def test_missing_samples_stay_within_the_bound(sampled, data: st.DataObject) -> 
 @given(
     sampled_curves(),
     st.tuples(*[st.floats(0, 1)] * 2).map(sorted),
-    st.sampled_from([(0.05, None), (0.1, None), (0.1, 0.1), (0.1, 0.025), (0.05, 0.02), (0.1, 1.0)]),
+    st.sampled_from(
+        [(0.05, None), (0.1, None), (0.1, 0.1), (0.1, 0.025), (0.05, 0.02), (0.1, 1.0)]
+    ),
     st.floats(0, 1),
 )
 def test_slow_sensors_stay_within_the_bound(
@@ -401,3 +405,580 @@ def test_counters_stay_within_the_bound(sampled, shares: tuple[float, ...]) -> N
     assert measured.sensor is Sensor.NVML_TOTAL_ENERGY
     truth = curve.energy_j(begin, end)
     assert abs(measured.energy_j - truth) <= measured.error_bound_j + 1e-6 * truth + 1e-9
+
+
+def test_edges_are_interpolated() -> None:
+    """Samples outside of the window shape its edges, and do not count."""
+    measured = energy([(0, 0), (2, 20), (4, 0)], 1, 3)
+
+    assert measured.integrated_j == 30
+    assert measured.sample_count == 1
+    assert measured.max_gap_s == 1
+    assert measured.coverage == 0.5
+
+
+def test_samples_beyond_the_edges_shape_nothing_else() -> None:
+    """Neither the energy nor its bound knows of a power met long before or after."""
+    points = each_second(10)
+    beyond = [(-2.0, 900.0), (-1.0, 900.0), *points, (11.0, 900.0), (12.0, 900.0)]
+
+    assert energy(beyond, 0, 10) == energy(points, 0, 10)
+
+
+def test_evidence_of_a_whole_window() -> None:
+    """Without a fault there is no code, and every asked-for sample is there."""
+    device = attrs.evolve(GPU, counter_refresh_s=0.1)
+
+    measured = energy(each_second(10), 0.5, 9.5, (50, 950), device)
+
+    assert measured == DeviceEnergy(
+        gpu_index=0,
+        uuid="GPU-0",
+        name="Fake",
+        energy_j=900,
+        sensor=Sensor.NVML_TOTAL_ENERGY,
+        counter_j=900,
+        integrated_j=900,
+        disagreement=0,
+        sample_count=9,
+        sampling_period_s=1,
+        max_gap_s=1,
+        coverage=1,
+        error_bound_j=10,
+    )
+
+
+def test_counter_goes_before_integral() -> None:
+    """The counter gives the figure, the integral its second opinion."""
+    measured = energy([(0, 100), (10, 100)], 0, 10, (0, 1050))
+
+    assert (measured.energy_j, measured.integrated_j) == (1050, 1000)
+    assert measured.disagreement == pytest.approx(50 / 1050)
+    assert "sources_disagree" not in measured.codes
+
+
+@pytest.mark.parametrize("sensor", Sensor)
+def test_the_sensor_is_where_the_energy_was_read(sensor: Sensor) -> None:
+    """The counter of a GPU is a sensor of its own. All else has one name for both."""
+    device = attrs.evolve(GPU, sensor=sensor)
+
+    assert energy(each_second(1), 0, 1, device=device).sensor is sensor
+    counted = energy(each_second(1), 0, 1, (0, 100), device).sensor
+    assert counted is (Sensor.NVML_TOTAL_ENERGY if sensor.value.startswith("nvml") else sensor)
+
+
+@pytest.mark.parametrize(
+    ("counter", "refresh", "codes"),
+    [
+        (1000 / (1 - DISAGREEMENT_LIMIT) - 1, 0.0, ()),
+        (1000 / (1 - DISAGREEMENT_LIMIT) + 1, 0.0, ("sources_disagree",)),
+        (1000 / (1 + DISAGREEMENT_LIMIT) + 1, 0.0, ()),
+        (1000 / (1 + DISAGREEMENT_LIMIT) - 1, 0.0, ("sources_disagree",)),
+        (1120, 0.07, ("sources_disagree",)),
+        (1120, 0.09, ()),
+    ],
+)
+def test_sources_disagree(counter: float, refresh: float, codes: tuple[str, ...]) -> None:
+    """A counter that differs by more than the limit, and than its refresh explains, is said to."""
+    device = attrs.evolve(GPU, counter_refresh_s=refresh)
+    assert energy(each_second(10), 0, 10, (0, counter), device).codes == codes
+
+
+@pytest.mark.parametrize(
+    "counters", [(500.0, 499.0), (500.0, None), (500.0, 0.0), (500.0, NAN), (500.0, math.inf)]
+)
+def test_lost_counter(counters: tuple[float, float | None]) -> None:
+    """A counter that ran backwards or fell silent is unknown, and the integral takes its place."""
+    measured = energy(each_second(10), 0, 10, counters)
+
+    assert (measured.counter_j, measured.energy_j) == (None, 1000)
+    assert measured.sensor is Sensor.NVML_POWER_INSTANT
+    assert measured.codes == ("counter_reset",)
+
+
+@pytest.mark.parametrize("counters", [(None, 500.0), (NAN, 500.0), (None, None)])
+def test_counter_that_did_not_answer_at_first(counters: tuple[float | None, float | None]) -> None:
+    """There is nothing that was lost."""
+    measured = energy(each_second(10), 0, 10, counters)
+    assert (measured.counter_j, measured.energy_j, measured.codes) == (None, 1000, ())
+
+
+def test_lost_counter_without_power() -> None:
+    """A counter that ran backwards leaves no figure where there is no other source."""
+    measured = energy([], 0, 10, (500, 400))
+
+    assert measured.energy_j is None
+    assert measured.codes == (
+        "counter_reset",
+        "sampling_gap",
+        "samples_missed",
+        "energy_not_measured",
+    )
+
+
+def test_reset_between_the_edges() -> None:
+    """It is seen by the samples of the counter, although its end lies above its begin."""
+    counted = [10, 10, 110, 210, 5, 105, 205, 305]
+
+    measured = energy(each_second(7), 0.5, 6.5, (60, 255), counter_j=counted)
+
+    assert (measured.counter_j, measured.energy_j) == (None, 600)
+    assert measured.codes == ("counter_reset",)
+
+
+@given(st.lists(st.booleans(), min_size=5, max_size=12), st.sampled_from(BLOCKS), st.data())
+def test_a_counter_that_failed_at_times(failed, block: int, data: st.DataObject) -> None:
+    """What was not read of it is no reset, and what was read tells of one, wherever it stands."""
+    counted = [NAN if lost else 100.0 * t for t, lost in enumerate(failed)]
+    last = len(counted) - 1
+    at = data.draw(st.integers(2, last - 2))
+    reset = [*counted[:at], 50.0, *counted[at + 1 :]]
+
+    def codes(counter_j: list[float]) -> tuple[str, ...]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(integrate, "BLOCK", block)
+            edges = 0.5, last - 0.5
+            counters = 60, 100 * last - 40
+            return energy(each_second(last), *edges, counters, counter_j=counter_j).codes
+
+    assert codes(counted) == ()
+    assert codes(reset) == ("counter_reset",)
+
+
+@pytest.mark.parametrize(
+    ("counted", "lost"),
+    [
+        ([90, 99, 200, 300, 402, 500], False),
+        ([90, 99, NAN, 300, 402, 500], False),
+        ([90, 99, 98, 300, 402, 500], True),
+        ([90, 99, 200, 401, 402, 500], True),
+        ([90, NAN, 98, 300, 402, 500], True),
+        ([90, 99, 200, 401, NAN, 500], True),
+    ],
+)
+def test_readings_next_to_the_edges(counted: list[float], lost: bool) -> None:
+    """They may have been read on the other side of it: only those inside tell of a reset."""
+    points = each_second(5)
+    measured = energy(points, 0.999, 4.001, (100, 400), counter_j=counted)
+    assert ("counter_reset" in measured.codes) == lost
+
+
+RAPL = attrs.evolve(
+    GPU, sensor=Sensor.RAPL, scope="package", counter_refresh_s=0.001, counter_range_j=1000.0
+)
+
+
+def test_rapl_keeps_its_sensor_and_its_refresh() -> None:
+    """A RAPL counter is refreshed each millisecond."""
+    measured = energy(each_second(1), 0, 1, (0, 100), RAPL)
+
+    assert (measured.sensor, measured.scope) == (Sensor.RAPL, "package")
+    assert measured.error_bound_j == pytest.approx(0.1)
+
+
+def test_wraps_once() -> None:
+    """A counter that is lower at the end than at the begin went on behind its range."""
+    measured = energy(each_second(2), 0, 2, (900, 100), RAPL)
+    assert (measured.counter_j, measured.codes) == (200, ())
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("begin", [0.0, 0.5, 950.0, 1000.0])
+def test_wraps_several_times(begin: float, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each wrap is seen by the samples of the counter, whichever block it falls into."""
+    monkeypatch.setattr(integrate, "BLOCK", block)
+    counted = [(begin + 100 * t) % 1000 for t in range(41)]
+
+    measured = energy(each_second(40), 0, 40, (begin, counted[-1]), RAPL, counter_j=counted)
+
+    assert measured.counter_j == pytest.approx(4000)
+    assert measured.codes == ()
+
+
+@pytest.mark.parametrize("range_j", [262_143.0, 65_532.0])
+def test_a_reset_is_no_wrap(range_j: float) -> None:
+    """A counter that would have run faster than any device draws was reset."""
+    device = attrs.evolve(RAPL, counter_range_j=range_j)
+    counted = [1000, 1100, 1200, 0, 100, 200]
+
+    measured = energy(each_second(5), 0, 5, (1000, 200), device, counter_j=counted)
+
+    assert (measured.counter_j, measured.energy_j) == (None, 500)
+    assert measured.codes == ("counter_reset",)
+
+
+@pytest.mark.parametrize(("seconds", "over_j"), [(3.0, 3 * MAX_POWER_W), (0.01, MAX_POWER_W)])
+def test_as_fast_as_can_be_is_a_wrap(seconds: float, over_j: float) -> None:
+    """Up to the greatest power, and within a second any share of its energy."""
+    device = attrs.evolve(RAPL, counter_range_j=1e6)
+    points = [(0, 100), (seconds, 100)]
+
+    assert energy(points, 0, seconds, (1e6 - 1, over_j - 1), device).counter_j == over_j
+    assert energy(points, 0, seconds, (1e6 - 1, over_j), device).codes[0] == "counter_reset"
+
+
+def test_beyond_its_range_is_a_reset() -> None:
+    """A counter that stood higher than its range can have is not to be believed."""
+    assert energy(each_second(2), 0, 2, (1500, 100), RAPL).counter_j is None
+
+
+def test_counter_alone() -> None:
+    """A device without a power reading has its counter, and no evidence about samples."""
+    device = attrs.evolve(
+        GPU, sensor=Sensor.NVML_TOTAL_ENERGY, period_s=None, counter_refresh_s=0.1
+    )
+
+    measured = energy([], 0, 10, (500, 600), device)
+
+    assert measured.energy_j == 100
+    assert (measured.max_gap_s, measured.coverage, measured.error_bound_j) == (None, None, None)
+    assert measured.codes == ()
+
+
+@pytest.mark.parametrize(
+    ("points", "limit", "bound"),
+    [
+        ([], None, None),
+        ([], 400.0, 40.0),
+        ([(0, 100), (5, 300), (10, 100)], None, 30.0),
+        ([(0, 100), (5, 300), (10, 100)], 200.0, 30.0),
+        ([(0, 100), (5, 300), (10, 100)], 400.0, 40.0),
+        ([(0, 0), (5, 0), (10, 0)], None, 0.0),
+        ([(0, NAN), (5, NAN), (10, NAN)], None, None),
+    ],
+)
+def test_bound_of_a_counter(points: Points, limit: float | None, bound: float | None) -> None:
+    """One refresh of the most that is drawn. Where nothing tells of that there is none."""
+    device = attrs.evolve(GPU, counter_refresh_s=0.1, limit_w=limit)
+    assert energy(points, 0, 10, (500, 600), device).error_bound_j == pytest.approx(bound)
+
+
+def test_reading_the_edges_takes_time() -> None:
+    """A counter was read some time around its edge, and its bound allows for that."""
+    device = attrs.evolve(GPU, counter_refresh_s=0.1, limit_w=400.0)
+    begin = Edge(time_s=0, counters_j=(500,), spread_s=0.02)
+    end = Edge(time_s=10, counters_j=(600,), spread_s=0.04)
+
+    (measured,) = device_energies([device], Samples(), begin, end)
+
+    assert measured.error_bound_j == pytest.approx(400 * (0.1 + 0.01 + 0.02))
+
+
+@pytest.mark.parametrize(("duration", "codes"), [(0.05, ()), (10, ("sources_disagree",))])
+def test_counter_that_stands_still(duration: float, codes: tuple[str, ...]) -> None:
+    """A counter that was not refreshed gives no figure of 0. After long it is said."""
+    device = attrs.evolve(GPU, counter_refresh_s=0.1)
+    measured = energy(each_second(10), 0, duration, (500, 500), device)
+
+    assert measured.energy_j == pytest.approx(100 * duration)
+    assert (measured.counter_j, measured.disagreement) == (0, None)
+    assert measured.sensor is Sensor.NVML_POWER_INSTANT
+    assert measured.codes == codes
+
+
+def test_counter_that_may_stand_still() -> None:
+    """Where the power may have risen only at the end, the counter is not accused."""
+    measured = energy([(0, 0), (1, 100)], 0, 1, (500, 500))
+
+    assert (measured.energy_j, measured.error_bound_j, measured.codes) == (50, 100, ())
+
+
+def test_idle_counter_that_stands_still() -> None:
+    """Nothing drawn and nothing counted agree."""
+    measured = energy(each_second(10, 0), 0, 10, (500, 500))
+
+    assert (measured.energy_j, measured.codes) == (0, ())
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [],
+        [(4, 100)],
+        [(4, 100), (6, NAN)],
+        [(0, NAN), (5, NAN), (10, NAN)],
+        [(-10, 100), (-9, 100), (-8, 100)],
+        [(11, 100), (12, 100)],
+    ],
+)
+def test_no_figure_from_nothing(points: Points) -> None:
+    """Fewer than two samples that tell of the window give no energy, and not 0."""
+    measured = energy(points, 0, 10)
+
+    assert (measured.energy_j, measured.integrated_j, measured.error_bound_j) == (None,) * 3
+    assert measured.codes == ("sampling_gap", "samples_missed", "energy_not_measured")
+
+
+def test_no_figure_from_one_sample() -> None:
+    """One sample is no curve, however short the window around it."""
+    assert energy([(2, 100)], 0, 4).energy_j is None
+
+
+@pytest.mark.parametrize(("at", "joules"), [(-1, None), (0, 0), (1.5, 0), (3, 0), (4, None)])
+def test_window_of_no_length(at: float, joules: float | None) -> None:
+    """Nothing is drawn in no time, and nobody knows of a time beyond the samples."""
+    assert energy(each_second(3), at, at).energy_j == joules
+
+
+def test_no_figure_where_sampling_fell_silent() -> None:
+    """What nobody saw the end of is not made up."""
+    points = each_second(4)
+
+    assert energy(points, 0, 4 + GAP_PERIODS).energy_j == 100 * (4 + GAP_PERIODS)
+    assert energy(points, 0, 4 + GAP_PERIODS + 0.1).energy_j is None
+    assert energy(points, -GAP_PERIODS, 4).energy_j == 100 * (4 + GAP_PERIODS)
+    assert energy(points, -GAP_PERIODS - 0.1, 4).energy_j is None
+
+
+def test_short_stretches_beyond_the_samples() -> None:
+    """Close to the outermost samples their power holds, and the bound allows for all of it."""
+    measured = energy([(1, 100), (2, 200), (3, 100)], 0, 4)
+
+    assert measured.energy_j == 100 + 150 + 150 + 100
+    assert measured.error_bound_j == 100 + 100 + 2 * 200
+
+
+@pytest.mark.parametrize(
+    ("points", "bound"),
+    [
+        ([(0, 100), (1, 300)], 200),
+        ([(0, 300), (1, 100), (2, 150)], 200 + 50),
+        ([(0, 100), (UNSEEN_PERIODS, 300)], UNSEEN_PERIODS * 200),
+        ([(0, 100), (1.75, 300)], 1.75 * 300),
+        ([(0, 100), (1, 100), (2.75, 100), (3.75, 60)], 1.75 * 100 + 40),
+        ([(0, 100), (1, NAN), (2, 100)], 2 * 100),
+    ],
+)
+def test_bound_of_a_change(points: Points, bound: float) -> None:
+    """The distance of two samples times their change, and all of it where they lie far apart."""
+    assert energy(points, 0, points[-1][0]).error_bound_j == pytest.approx(bound)
+
+
+def test_the_limit_bounds_what_was_not_seen() -> None:
+    """As it does what was drawn before the first sample and after the last one."""
+    device = attrs.evolve(GPU, limit_w=700.0)
+    points = [(1, 100), (2, 100), (3.75, 100)]
+
+    measured = energy(points, 0.5, 4, device=device)
+
+    assert measured.error_bound_j == pytest.approx((0.5 + 1.75 + 0.25) * 700)
+
+
+def test_bound_of_a_change_within_the_window_alone() -> None:
+    """Changes before and after it are none of its."""
+    points = [(0, 0), (1, 500), (2, 100), (3, 100), (4, 900)]
+    assert energy(points, 2, 3).error_bound_j == 0
+
+
+OFTEN = attrs.evolve(GPU, period_s=0.05)
+FLAT = [(t / 20, 100.0) for t in range(201)]
+
+
+@pytest.mark.parametrize(
+    ("refresh", "window", "bound"),
+    [
+        (0.0, None, 0.0),
+        (0.1, None, 0.1 * 400),
+        (0.1, 0.1, 0.1 * 400),
+        (0.1, 0.025, 0.1 * 400 + 0.75 * (4000 - 1000)),
+        (0.1, 1.0, 0.1 * 400 + 0.5 * 400),
+        (0.04, None, 0.04 * 400 + 0.2 * (4000 - 1000)),
+        (0.02, 0.01, 0.02 * 400 + 0.8 * (4000 - 1000)),
+        (0.02, 0.04, 0.02 * 400 + 0.02 * 400 + 0.2 * (4000 - 1000)),
+    ],
+)
+def test_bound_of_a_slow_sensor(refresh: float, window: float | None, bound: float) -> None:
+    """
+    A refresh at the edges; what was not looked at, or asked for; half of a running mean.
+    """
+    device = attrs.evolve(OFTEN, limit_w=400.0, refresh_s=refresh, window_s=window)
+    measured = energy(FLAT, 0, 10, device=device)
+    assert measured.error_bound_j == pytest.approx(bound)
+
+
+def test_part_time_sensor_near_the_limit() -> None:
+    """All that it saw may have been drawn while it looked, and nothing otherwise."""
+    device = attrs.evolve(OFTEN, limit_w=120.0, refresh_s=0.1, window_s=0.025)
+    measured = energy(FLAT, 0, 10, device=device)
+    assert measured.error_bound_j == pytest.approx(0.1 * 120 + 0.75 * 1000)
+
+
+def test_bound_of_a_change_in_a_slow_sensor() -> None:
+    """What changed may have changed a refresh earlier, and what lies within one was seen."""
+    device = attrs.evolve(GPU, refresh_s=3.0)
+    measured = energy([(0, 100), (1, 150), (4, 150)], 0, 4, device=device)
+    assert measured.error_bound_j == pytest.approx(3 * 50 + 3 * 150)
+
+
+@pytest.mark.parametrize(
+    ("ages", "bound"),
+    [
+        ([0.05] * 201, 0.1 * 100),
+        ([0.05] * 100 + [0.3] + [0.05] * 100, 0.3 * 100),
+        ([NAN] * 100 + [0.3] + [NAN] * 100, 0.3 * 100),
+        ([0.05] * 100 + [MAX_AGE_S + 1] * 101, 0.1 * 100),
+        ([NAN] * 201, 0.1 * 100),
+        (None, 0.1 * 100),
+    ],
+)
+def test_the_age_of_readings_tells_of_the_refresh(ages: list[float] | None, bound: float) -> None:
+    """By the sensor's own timestamps it may be longer than what is known of its kind."""
+    device = attrs.evolve(OFTEN, refresh_s=0.1)
+    measured = energy(FLAT, 0, 10, device=device, reading_age_s=ages)
+    assert measured.error_bound_j == pytest.approx(bound)
+
+
+@pytest.mark.parametrize(("gap", "said"), [(5.0, False), (5.1, True)])
+def test_sampling_gap(gap: float, said: bool) -> None:
+    """A stretch without samples longer than the threshold is bridged, and said."""
+    measured = energy([(0, 100), (1, 100), (1 + gap, 100), (2 + gap, 100)], 0, 2 + gap)
+
+    assert measured.max_gap_s == pytest.approx(gap)
+    assert measured.energy_j == pytest.approx(100 * (2 + gap))
+    assert ("sampling_gap" in measured.codes) == said
+
+
+@pytest.mark.parametrize(
+    ("points", "said"), [([(5, 1), (8, 1)], False), ([(5.1, 1), (8, 1)], True)]
+)
+def test_sampling_gap_at_an_edge(points: Points, said: bool) -> None:
+    """Time without a sample counts from the edges on."""
+    measured = energy(points, 0, 8)
+
+    assert measured.max_gap_s == points[0][0]
+    assert ("sampling_gap" in measured.codes) == said
+
+
+@pytest.mark.parametrize(("gap", "said"), [(0.99, False), (1.01, True)])
+def test_short_periods_do_not_make_gaps(gap: float, said: bool) -> None:
+    """What a busy machine delays does not shrink with the period."""
+    device = attrs.evolve(GPU, period_s=0.001)
+    gap *= GAP_PERIODS * MIN_GAP_PERIOD_S
+
+    measured = energy([(0, 100), (gap, 100)], 0, gap, device=device)
+
+    assert ("sampling_gap" in measured.codes) == said
+
+
+@pytest.mark.parametrize(
+    ("asked", "missed", "said"),
+    [(100, 5, False), (100, 6, True), (10, 1, False), (10, 2, True), (1, 1, False), (2, 2, True)],
+)
+def test_samples_missed(asked: int, missed: int, said: bool) -> None:
+    """Less than 95 % is said, but no single sample: one falls outside as it happens."""
+    points = [(t, NAN if 1 <= t <= missed else 100.0) for t in range(asked + 2)]
+
+    measured = energy(points, 0.5, asked + 0.5)
+
+    assert measured.sample_count == asked - missed
+    assert measured.coverage == pytest.approx(measured.sample_count / asked)
+    assert ("samples_missed" in measured.codes) == said
+
+
+def test_every_second_tick() -> None:
+    """Where only some ticks were kept, those are the asked-for ones."""
+    points = each_second(20)[::2]
+
+    measured = energy(points, 0, 20, stride=2)
+
+    assert (measured.sampling_period_s, measured.coverage, measured.codes) == (2, 1, ())
+    assert measured.error_bound_j == 0
+    assert "samples_missed" in energy(points, 0, 20).codes
+
+
+def test_coverage_is_capped() -> None:
+    """More samples than asked for cover the window no better than wholly."""
+    assert energy([(0, 1), (0.5, 1), (1, 1), (1.5, 1), (2, 1)], 0, 2).coverage == 1
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("first", [100, NAN])
+def test_equal_times(first: float, block: int) -> None:
+    """Two samples of one moment are no fault, though they fall into two blocks."""
+    samples = Samples(
+        times_s=[0, 0.5, 1, 1, 2],
+        power_w=[100, first, 100, 300, 300],
+        temperature_c=[NAN] * 5,
+    )
+    edges = [Edge(time_s=time, counters_j=(None,)) for time in (0.0, 2.0)]
+
+    (measured,) = energies_by(block, [GPU], samples, *edges)
+
+    assert measured.energy_j == 400
+
+
+def test_mig_parent() -> None:
+    """The figure of a GPU that is split is said to be that."""
+    device = attrs.evolve(GPU, parent_of_mig=True)
+    assert energy([(0, 1), (1, 1)], 0, 1, device=device).codes == ("mig_parent_energy",)
+
+
+def test_devices_stay_apart() -> None:
+    """One device's gap is not another's, and each keeps its index."""
+    devices = [GPU, attrs.evolve(GPU, index=1, uuid="GPU-1")]
+    samples = Samples(
+        times_s=[0, 1, 2],
+        power_w=[[NAN, 10], [NAN, 20], [NAN, 30]],
+        temperature_c=[[NAN, NAN]] * 3,
+    )
+    edges = [Edge(time_s=time, counters_j=(None, None)) for time in (0.0, 2.0)]
+
+    energies = device_energies(devices, samples, *edges)
+
+    assert [(one.gpu_index, one.energy_j) for one in energies] == [(0, None), (1, 40)]
+    assert mean_power_w(energies, 2.0) == (None, 20)
+    assert mean_power_w(energies, 0.0) == (None, None)
+
+
+def test_window_that_ends_before_it_begins() -> None:
+    """Edges in the wrong order are refused."""
+    with pytest.raises(MeterError, match=r"ends 1 s before"):
+        energy([(0, 1), (1, 1)], 1, 0)
+
+
+def test_samples_of_other_devices() -> None:
+    """Samples that have not one column for each device are refused."""
+    samples = Samples(times_s=[0, 1], power_w=[[1, 2], [3, 4]], temperature_c=[[5, 6], [7, 8]])
+    edges = [Edge(time_s=time, counters_j=(None,)) for time in (0.0, 1.0)]
+    with pytest.raises(MeterError, match=r"has 1 devices and sampled 2"):
+        device_energies([GPU], samples, *edges)
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_reading_that_cannot_be_is_a_gap(wrong: float) -> None:
+    """It is bridged, never part of a figure."""
+    points = [(0, 100), (1, 100), (2, wrong), (3, 100), (4, 100)]
+
+    measured = energy(points, 1, 3, (wrong, wrong))
+
+    assert measured.energy_j == 200
+    assert measured.sample_count == 2
+
+
+def test_memory_is_bounded() -> None:
+    """Hours of samples take no more memory than a few blocks of them."""
+    ticks, count = 250_000, 8
+    devices = [attrs.evolve(GPU, index=index, counter_range_j=1e5) for index in range(count)]
+    power_w = np.full((ticks, count), 100, "f4")
+    power_w[::1009] = NAN
+    samples = Samples(
+        times_s=np.arange(ticks),
+        power_w=power_w,
+        temperature_c=power_w,
+        counter_j=np.arange(0.0, 100 * ticks, 100).repeat(count).reshape(power_w.shape) % 1e5,
+        reading_age_s=power_w / 1e4,
+    )
+    begin = Edge(time_s=0.5, counters_j=(50.0,) * count)
+    end = Edge(time_s=ticks - 1.5, counters_j=((100 * ticks - 150) % 1e5,) * count)
+
+    tracemalloc.start()
+    try:
+        energies = device_energies(devices, samples, begin, end)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    joules = 100 * (ticks - 2)
+    assert [one.integrated_j for one in energies] == [pytest.approx(joules)] * count
+    assert [one.counter_j for one in energies] == [pytest.approx(joules)] * count
+    assert peak < 4 * 2**20 < power_w.nbytes

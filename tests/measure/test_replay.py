@@ -1,7 +1,6 @@
 """The replay meter."""
 
-from array import array
-
+import numpy as np
 import pytest
 
 from llem.domain.energy import Sensor
@@ -15,9 +14,12 @@ DEVICE = Device(index=0, uuid="GPU-0", name="Recorded", sensor=Sensor.REPLAY, pe
 def ramp(seconds: int = 20) -> Samples:
     """One sample a second, of 10 W more each."""
     return Samples(
-        times_s=array("d", range(seconds)),
-        power_w=(array("d", [10 * t for t in range(seconds)]),),
-        temperature_c=(array("d", [30] * seconds),),
+        times_s=range(seconds),
+        power_w=[10 * t for t in range(seconds)],
+        temperature_c=[30] * seconds,
+        clock_event_reasons=range(seconds),
+        stride=2,
+        notes=("a note",),
     )
 
 
@@ -52,9 +54,33 @@ def test_samples_on_both_sides(clock) -> None:
     samples = meter.stop()
 
     assert list(samples.times_s) == [103, 104, 105, 106]
-    assert list(samples.power_w[0]) == [30, 40, 50, 60]
-    assert list(samples.temperature_c[0]) == [30] * 4
+    assert samples.power_w.tolist() == [[30], [40], [50], [60]]
+    assert samples.temperature_c.tolist() == [[30]] * 4
+    assert samples.clock_event_reasons.tolist() == [[3], [4], [5], [6]]
     assert edge.counters_j == (None,)
+
+
+def test_all_else_is_as_recorded(clock) -> None:
+    """What was not sampled stays unknown, and notes and stride are played too."""
+    meter = ReplayMeter([DEVICE], ramp(), clock=clock)
+
+    meter.start()
+    samples = meter.stop()
+
+    assert (samples.counter_j, samples.utilisation_pct, samples.memory_mb) == (None, None, None)
+    assert (samples.stride, samples.notes) == (2, ("a note",))
+
+
+def test_the_recording_stays_as_it_is(clock) -> None:
+    """It may be played again, by the same meter and by another."""
+    recording = ramp()
+    for _ in range(2):
+        meter = ReplayMeter([DEVICE], recording, clock=clock)
+        meter.start()
+        clock.sleep(3)
+        meter.stop()
+
+    np.testing.assert_array_equal(recording.times_s, range(20))
 
 
 def test_nothing_lies_beyond_the_end(clock) -> None:

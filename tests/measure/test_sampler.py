@@ -248,10 +248,13 @@ def test_hanging_driver(start, monkeypatch) -> None:
 
 def test_full_disk(start) -> None:
     """What was written is kept as far as it is whole, and a note says what happened."""
-    sampling = start()
+    sampling, pid = start(), own_child()
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: state(pid)[0] == "T")
     room = size_of(sampling) + 10 * RECORD_BYTES + RECORD_BYTES // 2
-    limits = resource.prlimit(own_child(), resource.RLIMIT_FSIZE)
-    resource.prlimit(own_child(), resource.RLIMIT_FSIZE, (room, limits[1]))
+    _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (room, most))
+    os.kill(pid, signal.SIGCONT)
     wait_until(lambda: children(os.getpid()) == set())
     recording = sampling.stop()
 
