@@ -105,25 +105,22 @@ def _integrals(result: ExperimentResult, timeseries: "pa.Table | None") -> Itera
     for process in result.process_results:
         begin_s, end_s = _window(result, process)
         for device in process.devices:
-            if device.integrated_j is None:
-                continue
             column = column_of.get(index_of.get(device.uuid, device.gpu_index))
             name = _named(result, process, device)
-            if column is None:
-                note = "there are no samples to integrate"
+            if column is not None:
+                own = Samples(
+                    times_s=samples.times_s,
+                    power_w=samples.power_w[:, [column]],
+                    temperature_c=samples.temperature_c[:, [column]],
+                )
+                yield from _integral(name, device, own, begin_s, end_s)
+            elif device.integrated_j is not None:
                 yield Check(
                     name=f"{name} integrated_j",
                     recorded=device.integrated_j,
                     recomputed=None,
-                    note=note,
+                    note="there are no samples to integrate",
                 )
-                continue
-            own = Samples(
-                times_s=samples.times_s,
-                power_w=samples.power_w[:, [column]],
-                temperature_c=samples.temperature_c[:, [column]],
-            )
-            yield from _integral(name, device, own, begin_s, end_s)
 
 
 def _integral(

@@ -178,6 +178,9 @@ def _masks(values: "npt.ArrayLike") -> "npt.NDArray[np.uint32]":
     return masks
 
 
+_NOTHING: Any = ()
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class Samples:
     """
@@ -206,9 +209,9 @@ class Samples:
         ResultValidationError: The columns differ in shape.
     """
 
-    times_s: "npt.NDArray[np.float64]" = attrs.field(default=(), converter=_times)
-    power_w: "npt.NDArray[np.float32]" = attrs.field(default=(), converter=_readings)
-    temperature_c: "npt.NDArray[np.float32]" = attrs.field(default=(), converter=_readings)
+    times_s: "npt.NDArray[np.float64]" = attrs.field(default=_NOTHING, converter=_times)
+    power_w: "npt.NDArray[np.float32]" = attrs.field(default=_NOTHING, converter=_readings)
+    temperature_c: "npt.NDArray[np.float32]" = attrs.field(default=_NOTHING, converter=_readings)
     counter_j: "npt.NDArray[np.float64] | None" = attrs.field(
         default=None, converter=optional(_counters)
     )

@@ -307,6 +307,7 @@ def test_samples_that_were_not_there_are_named(run: Experiment, by: int) -> None
     ("path", "named"),
     [
         ((*SECOND, "energy_j"), "device 1 (GPU-1) energy_j"),
+        ((*FIRST, "integrated_j"), "device 0 (GPU-0) integrated_j"),
         ((*FIRST, "disagreement"), "device 0 (GPU-0) disagreement"),
         ((*FIRST, "max_gap_s"), "device 0 (GPU-0) max_gap_s"),
         (("devices", 1, "integrated_j"), "result device 1 (GPU-1) integrated_j"),
@@ -456,6 +457,14 @@ def test_a_device_that_the_time_series_lacks_is_not_checked(run: Experiment) -> 
     assert found.agrees
 
 
+def test_a_result_that_names_no_device_has_those_of_its_processes(run: Experiment) -> None:
+    """By the index that they say themselves."""
+    found = audit(attrs.evolve(run.result, devices=(), energy_per_device_j=None), run.timeseries)
+
+    assert [only(found, f"device {i} (GPU-{i}) integrated_j").agrees for i in (0, 1)] == [True] * 2
+    assert found.agrees
+
+
 def test_no_energy_is_nothing_to_check() -> None:
     """Neither right nor wrong."""
     with Experiment(CONFIG, clock=FakeClock(), meter=None) as run:
@@ -537,10 +546,15 @@ def test_a_result_of_another_tool_can_be_audited() -> None:
 # Several processes
 
 
-def two_processes() -> tuple[ExperimentResult, pa.Table]:
-    """Each with a device and a window of its own, the second 3.3 s later than the first."""
+def two_processes(
+    *,
+    later_s: float = 3.3,
+    window_s: float = 11.1,
+    power_w: Callable[[int], np.ndarray] = powers,
+) -> tuple[ExperimentResult, pa.Table]:
+    """Each with a device and a window of its own, the second one later, and 1 s longer."""
     clocks, runs = [FakeClock(), FakeClock()], []
-    clocks[1].sleep(3.3)
+    clocks[1].sleep(later_s)
     for rank, clock in enumerate(clocks):
         meter = ReplayMeter(
             [
@@ -554,13 +568,13 @@ def two_processes() -> tuple[ExperimentResult, pa.Table]:
             ],
             Samples(
                 times_s=np.arange(TICKS) * PERIOD_S,
-                power_w=powers(rank),
+                power_w=power_w(rank),
                 temperature_c=np.full(TICKS, 40.0),
             ),
             clock=clock,
         )
         with Experiment(CONFIG, clock=clock, meter=meter, experiment_id="mine/1") as run:
-            clock.sleep(11.1 + rank)
+            clock.sleep(window_s + rank)
             run.record(input_tokens=8, output_tokens=2, latency_s=1.0)
         runs.append(run)
     result = aggregate_results(
@@ -573,7 +587,9 @@ def two_processes() -> tuple[ExperimentResult, pa.Table]:
     tables = [
         with_column(
             with_column(
-                run.timeseries, "timestamp_s", column(run.timeseries, "timestamp_s") + 3.3 * rank
+                run.timeseries,
+                "timestamp_s",
+                column(run.timeseries, "timestamp_s") + later_s * rank,
             ),
             "gpu_index",
             np.full(run.timeseries.num_rows, rank),
@@ -603,6 +619,18 @@ def test_each_process_has_a_window_of_its_own() -> None:
         worse = audit(changed(result, path, lambda j: 1.01 * j), table)
         assert f"process {rank} device 0 (GPU-{rank}) integrated_j" in differing(worse)
         assert not any(name.startswith(f"process {1 - rank}") for name in differing(worse))
+
+
+@given(later_s=st.floats(0, 2), window_s=st.floats(0.01, 0.2))
+def test_the_edges_of_processes_are_dates(later_s: float, window_s: float) -> None:
+    """Of whole microseconds: what is lost with them is no difference, however steep the power."""
+    result, table = two_processes(
+        later_s=later_s,
+        window_s=window_s,
+        power_w=lambda _: 1000.0 * (np.arange(TICKS) % 2),
+    )
+
+    assert differing(audit(result, table)) == []
 
 
 def test_of_processes_that_share_a_device_the_largest_figure_counts() -> None:

@@ -2,22 +2,27 @@
 
 import csv
 import io
+import math
+import re
 from typing import Any
 
 import attrs
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from sample import sample_result
 
+from llem.auditing import RELATIVE_TOLERANCE
 from llem.domain.efficiency import (
     ExtendedEfficiencyMetrics,
     MemoryEfficiencyMetrics,
     RequestLatencyMetrics,
 )
-from llem.domain.energy import DeviceEnergy, Sensor
+from llem.domain.energy import DeviceEnergy, EnergyBreakdown, Phase, PhaseEnergy, Sensor
+from llem.domain.fields import descriptions
 from llem.domain.latency import LatencyStatistics
 from llem.domain.result import ExperimentResult
-from llem.report.figures import count, number, with_unit
+from llem.report.figures import count, figure, number, with_unit
 from llem.report.summary import Line, details, evidence, headline
 from llem.report.table import COLUMNS, to_csv, to_row
 from llem.testing import results, small_result
@@ -92,6 +97,33 @@ def test_count(value: int | None, text: str) -> None:
     assert count(value) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (0.0, "0"),
+        (33, "33"),
+        (1600.0, "1600"),
+        (1234.56789, "1234.568"),
+        (1234567.0, "1234567"),
+        (-0.000123456789, "-0.0001234568"),
+        (2.5e-11, "2.5e-11"),
+        (math.inf, "inf"),
+    ],
+)
+def test_figure(value: float | None, text: str) -> None:
+    """Seven digits and no unit."""
+    assert figure(value) == text
+
+
+@given(st.floats(1e-3, 1e9), st.sampled_from([-1, 1]))
+def test_figures_that_differ_look_different(value: float, sign: int) -> None:
+    """By more than rounding may leave, as an audit has it."""
+    other = value * (1 + 1.5 * sign * RELATIVE_TOLERANCE)
+
+    assert figure(value) != figure(other)
+
+
 # Lines
 
 DEVICE = DeviceEnergy(
@@ -104,6 +136,7 @@ DEVICE = DeviceEnergy(
     integrated_j=1240.0,
     sample_count=1210,
     max_gap_s=0.061,
+    coverage=0.9876,
     error_bound_j=24.5,
 )
 
@@ -148,7 +181,7 @@ def test_headline_of_a_measured_result() -> None:
     """In this order, with units."""
     assert headline(FULL) == [
         Line("model", "gpt2 on pytorch"),
-        Line("energy", "1.234 kJ (234.5 J without the idle share)"),
+        Line("energy", "1.234 kJ ± 24.5 J (234.5 J without the idle share)"),
         Line("energy per token", "4.115 J (12.35 J per output token)"),
         Line("throughput", "4.898 tokens/s, in and out"),
         Line("tokens", "300 (200 in, 100 out)"),
@@ -174,6 +207,28 @@ def test_headline_of_an_energy_of_nothing() -> None:
 
     assert lines["energy"] == "0 J (-500 mJ without the idle share)"
     assert lines["energy per token"] == "-"
+
+
+@pytest.mark.parametrize(
+    ("bounds", "text"),
+    [
+        ([24.5], "1.234 kJ ± 24.5 J"),
+        ([24.5, 0.75], "1.234 kJ ± 25.25 J"),
+        ([0.0], "1.234 kJ ± 0 J"),
+        ([24.5, None], "1.234 kJ"),
+        ([None, None], "1.234 kJ"),
+        ([], "1.234 kJ"),
+    ],
+)
+def test_a_total_has_a_bound_where_every_device_has_one(
+    bounds: list[float | None], text: str
+) -> None:
+    """The sum of them: a part would say too little."""
+    devices = tuple(
+        attrs.evolve(DEVICE, gpu_index=i, error_bound_j=bound) for i, bound in enumerate(bounds)
+    )
+
+    assert said(headline(small_result(devices=devices)))["energy"] == text
 
 
 def test_headline_without_a_name() -> None:
@@ -204,7 +259,7 @@ def test_details_of_a_measured_result() -> None:
         "peak memory": "512.5 MiB",
         "processes": "1 (single_process)",
         "device 0": "H100 (GPU-a): 1.234 kJ ± 24.5 J by nvml_total_energy, counter 1.234 kJ, "
-        "integral 1.24 kJ, 1,210 samples, longest gap 61 ms",
+        "integral 1.24 kJ, 1,210 samples (99% of those asked for), longest gap 61 ms",
         "accuracy": "As the counter has it.",
     }
 
@@ -231,6 +286,67 @@ def test_details_of_a_steady_state() -> None:
     )
 
     assert said(details(result))["methodology"] == "steady_state, 10.0 to 61.2 s of the run"
+
+
+PREFILL = PhaseEnergy(
+    phase=Phase.PREFILL, energy_j=1234.5, error_bound_j=24.5, duration_s=12.5, spans=1200
+)
+
+
+def phases_of(*phases: PhaseEnergy) -> dict[str, str]:
+    """What is said of them, by label."""
+    labels = ("prefill", "decode", "between requests")
+    lines = said(details(small_result(energy_breakdown=EnergyBreakdown(phases=phases))))
+    return {label: text for label, text in lines.items() if label in labels}
+
+
+def test_phases_with_a_figure() -> None:
+    """Energy and its bound, how long, and in how many pieces."""
+    decode = attrs.evolve(PREFILL, phase=Phase.DECODE, spans=1)
+    other = PhaseEnergy(phase=Phase.OTHER, energy_j=0.5, error_bound_j=49.0, duration_s=0.25)
+
+    assert phases_of(PREFILL, decode, other) == {
+        "prefill": "1.234 kJ ± 24.5 J in 12.5 s, in 1,200 pieces",
+        "decode": "1.234 kJ ± 24.5 J in 12.5 s, in one piece",
+        "between requests": "500 mJ ± 49 J in 250 ms",
+    }
+    bare = attrs.evolve(PREFILL, error_bound_j=None, spans=0)
+    assert phases_of(bare) == {"prefill": "1.234 kJ in 12.5 s"}
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("phase_too_short", "no figure (phase_too_short): the sensor is too slow to tell it apart"),
+        ("phases_overlap", "no figure (phases_overlap): requests ran at the same time"),
+        ("power_not_sampled", "no figure (power_not_sampled): the power of a device was not"),
+        ("of_another_tool", "no figure (of_another_tool): not known; in 12.5 s, in 3 pieces"),
+        (None, "no figure: not known; in 12.5 s, in 3 pieces"),
+    ],
+)
+def test_phases_without_a_figure(code: str | None, text: str) -> None:
+    """None is no 0, and the reason stands in words."""
+    phase = PhaseEnergy(phase=Phase.DECODE, duration_s=12.5, spans=3, code=code)
+
+    (line,) = phases_of(phase).values()
+
+    assert line.startswith(text)
+    assert line.endswith("; in 12.5 s, in 3 pieces")
+
+
+def test_every_reason_is_put_in_words() -> None:
+    """Of those that a phase may have no figure for, as its docstring lists them."""
+    words = descriptions(PhaseEnergy)["code"].partition(", where")[0]
+
+    for code in re.findall(r"\w+_\w+", words):
+        (line,) = phases_of(PhaseEnergy(phase=Phase.DECODE, duration_s=1.0, code=code)).values()
+        assert "not known" not in line, code
+
+
+def test_no_phases_are_no_lines() -> None:
+    """Nor is no breakdown."""
+    assert phases_of() == {}
+    assert "prefill" not in said(details(small_result()))
 
 
 def test_details_of_several_devices() -> None:

@@ -310,7 +310,8 @@ def _device_energy(
         uuid=device.uuid,
         name=device.name,
         energy_j=energy_j,
-        sensor=_sensor(device.sensor, counted=bool(counter_j)),
+        # A meter that does not sample says itself where its energy is read.
+        sensor=_sensor(device.sensor, counted=bool(counter_j) and device.period_s is not None),
         scope=device.scope,
         counter_j=counter_j,
         integrated_j=integrated_j,

@@ -192,7 +192,8 @@ class _Source:
         limit_mw = client.ask("nvmlDeviceGetEnforcedPowerLimit", gpu.handle)
         self.limit_w = _thousandth(limit_mw)
         capability = client.ask("nvmlDeviceGetCudaComputeCapability", gpu.handle)
-        self.timing = timing(self.sensor, tuple(capability or (0, 0)))
+        major, minor = capability or (0, 0)
+        self.timing = timing(self.sensor, (major, minor))
 
     def counter_j(self) -> float | None:
         """Energy since the driver was loaded. Unit: J. The library counts in mJ."""

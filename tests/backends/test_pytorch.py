@@ -1,5 +1,7 @@
 """What a run of a model is said to have been."""
 
+import time
+
 import attrs
 import pytest
 
@@ -94,6 +96,18 @@ def test_token_counts_and_latencies(backend, small, size):
     assert out.ttft_s + sum(out.itl_s) <= out.latency_s
     single = size == 1
     assert out.mode is MeasurementMode("true_streaming" if single else "per_request_batch")
+
+
+@pytest.mark.parametrize("passed_through", [{}, {"num_beams": 2}])
+def test_a_batch_says_when_it_ended(backend, small, passed_through):
+    """By the clock that energy is sampled by, so that its phases lie where they were."""
+    backend.load(small(passthrough_kwargs=passed_through))
+
+    before = time.monotonic()
+    out = backend.generate(backend.prompts()[:2])
+    after = time.monotonic()
+
+    assert before <= out.ended_s - out.latency_s < out.ended_s <= after
 
 
 def test_ttft_is_the_time_of_the_prefill(backend, small):

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import attrs
@@ -15,8 +15,14 @@ from sample import sample_result
 
 from llem.cli import VERBS, build_app
 from llem.codec import from_json
+from llem.domain.config import BaselineConfig, ExperimentConfig
+from llem.domain.energy import Sensor
+from llem.experiment import Experiment
+from llem.measure import ReplayMeter
+from llem.protocols import Clock, Device, Samples
 from llem.report.table import COLUMNS
 from llem.store import ResultStore
+from llem.testing import small_result
 
 FIRST = attrs.evolve(sample_result(2, 10), total_energy_j=None, avg_energy_per_token_j=None)
 SECOND = attrs.evolve(
@@ -102,6 +108,166 @@ def test_show_of_an_unknown_key(llem, kept):
     assert outcome.err == (
         "llem: results/nothing/result.json: there is no result; `llem list` names what is kept\n"
     )
+
+
+@attrs.define
+class Stepping(Clock):
+    """Moves when someone sleeps."""
+
+    time_s: float = 0.0
+
+    def monotonic(self) -> float:
+        return self.time_s
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.time_s)
+
+    def sleep(self, seconds: float, /) -> None:
+        self.time_s += seconds
+
+
+def measured(uuid="GPU-0", watts=200.0):
+    """8 s at some power, sampled each 0.25 s."""
+    clock, times_s = Stepping(), [0.25 * tick for tick in range(40)]
+    device = Device(index=0, uuid=uuid, name="GPU", sensor=Sensor.REPLAY, period_s=0.25)
+    samples = Samples(
+        times_s=times_s, power_w=[watts] * len(times_s), temperature_c=[50.0] * len(times_s)
+    )
+    config = ExperimentConfig(model="mine", baseline=BaselineConfig(enabled=False))
+    with Experiment(config, clock=clock, meter=ReplayMeter([device], samples, clock=clock)) as run:
+        clock.sleep(8.0)
+        run.record(input_tokens=8, output_tokens=2, latency_s=8.0)
+    return run
+
+
+def test_an_audit_has_a_line_a_figure_and_a_verdict(llem, tmp_path):
+    """What was recorded, what comes of the samples, and that they agree."""
+    run = measured()
+    kept = ResultStore(tmp_path / "results").put(run.result, timeseries=run.timeseries)
+
+    outcome = llem("show", "--audit", kept.key)
+
+    lines = dict(line.split("  ", 1) for line in outcome.out.splitlines())
+    lines = {label: text.strip() for label, text in lines.items()}
+    assert (outcome.status, outcome.err) == (0, "")
+    assert [*lines] == [
+        "device 0 (GPU-0) integrated_j",
+        "device 0 (GPU-0) sample_count",
+        "device 0 (GPU-0) max_gap_s",
+        "device 0 (GPU-0) energy_j",
+        "result device 0 (GPU-0) energy_j",
+        "result device 0 (GPU-0) integrated_j",
+        "total_energy_j",
+        "avg_energy_per_token_j",
+        "verdict",
+    ]
+    assert lines["device 0 (GPU-0) integrated_j"] == (
+        "agrees: recorded 1600, recomputed 1600 (trapezoid rule over 33 samples)"
+    )
+    assert lines["device 0 (GPU-0) sample_count"] == "agrees: recorded 33, recomputed 33"
+    assert lines["verdict"] == "all 8 figures with evidence agree with it"
+
+
+def test_an_audit_of_a_path(llem, tmp_path):
+    """As of its key."""
+    run = measured()
+    kept = ResultStore(tmp_path / "results").put(run.result, timeseries=run.timeseries)
+
+    assert llem("show", kept.path, "--audit") == llem("show", "--audit", kept.key)
+
+
+def test_an_audit_of_a_figure_that_was_changed(llem, tmp_path):
+    """It is named, and the status is 1. Its digest is right: someone wrote it anew."""
+    run = measured()
+    result = attrs.evolve(run.result, total_energy_j=1.01 * run.result.total_energy_j)
+    kept = ResultStore(tmp_path / "results").put(result, timeseries=run.timeseries)
+
+    outcome = llem("show", kept.key, "--audit")
+
+    assert (outcome.status, outcome.err) == (1, "")
+    (total,) = [line for line in outcome.out.splitlines() if line.startswith("total_energy_j")]
+    assert total.endswith("DIFFERS: recorded 1616, recomputed 1600 (sum of the devices)")
+    assert outcome.out.splitlines()[-1].split("  ", 1)[1].strip() == (
+        "2 of 8 figures DIFFER from their evidence: do not trust them"
+    )
+
+
+@pytest.mark.parametrize(("factor", "status"), [(1.0, 0), (1.01, 1)])
+def test_an_audit_as_json(llem, tmp_path, factor, status):
+    """The same for a program, numbers in full."""
+    run = measured(watts=200 / 3)
+    result = attrs.evolve(run.result, total_energy_j=factor * run.result.total_energy_j)
+    kept = ResultStore(tmp_path / "results").put(result, timeseries=run.timeseries)
+
+    outcome = llem("show", kept.key, "--audit", "--json")
+
+    assert outcome.status == status
+    assert outcome.json["agrees"] is (status == 0)
+    checks = {check["name"]: check for check in outcome.json["checks"]}
+    assert len(checks) == 8
+    assert checks["total_energy_j"] == {
+        "name": "total_energy_j",
+        "recorded": result.total_energy_j,
+        "recomputed": run.result.total_energy_j,
+        "tolerance": pytest.approx(1e-6 * result.total_energy_j),
+        "agrees": status == 0,
+        "note": "sum of the devices",
+    }
+
+
+def test_an_audit_refuses_a_sidecar_that_was_tampered_with(llem, tmp_path):
+    """Its digest is looked at first: one line, and no verdict on what is no evidence."""
+    run = measured()
+    kept = ResultStore(tmp_path / "results").put(run.result, timeseries=run.timeseries)
+    sidecar = Path(kept.path).with_name("timeseries.parquet")
+    content = bytearray(sidecar.read_bytes())
+    content[len(content) // 2] ^= 1
+    sidecar.write_bytes(content)
+
+    outcome = llem("show", "--audit", kept.key)
+
+    assert (outcome.status, outcome.out) == (1, "")
+    assert "timeseries.parquet" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_an_audit_without_a_time_series(llem, tmp_path):
+    """What is not checked is said, figure by figure and in the verdict."""
+    kept = ResultStore(tmp_path / "results").put(measured().result)
+
+    outcome = llem("show", "--audit", kept.key)
+
+    assert outcome.status == 0
+    assert "not checked: there are no samples to integrate" in outcome.out
+    assert outcome.out.endswith(
+        "all 5 figures with evidence agree with it, 1 more could not be checked\n"
+    )
+
+
+def test_an_audit_of_no_energy(llem, kept):
+    """There is nothing to say but that."""
+    bare = ResultStore("results").put(small_result(total_energy_j=None))
+
+    outcome = llem("show", "--audit", bare.key)
+
+    assert outcome.status == 0
+    assert outcome.out == "verdict  nothing to recompute: no energy was measured\n"
+    assert llem("show", "--audit", bare.key, "--json").json == {"agrees": True, "checks": []}
+
+
+def test_an_audit_of_an_unknown_key(llem, kept):
+    assert llem("show", "nothing", "--audit") == llem("show", "nothing")
+
+
+def test_no_name_of_a_device_is_obeyed_by_the_terminal(llem, tmp_path):
+    """In an audit it is part of the label."""
+    run = measured(uuid="GPU\x1b[31m\n")
+    kept = ResultStore(tmp_path / "results").put(run.result, timeseries=run.timeseries)
+
+    out = llem("show", "--audit", kept.key).out
+
+    assert "\x1b" not in out
+    assert "device 0 (GPU\\x1b[31m\\n) integrated_j" in out
 
 
 def test_export_is_csv_in_a_stable_order(llem, kept):
@@ -255,7 +421,8 @@ def test_env_says_what_can_be_measured(llem):
 def test_env_as_json(llem):
     found = llem("env", "--json").json
 
-    assert [capability["name"] for capability in found["capabilities"]] == ["nvml", "rapl", "torch"]
+    names = [capability["name"] for capability in found["capabilities"]]
+    assert names == ["nvml", "rapl", "zeus", "torch"]
     assert found["environment"]["python_version"]
 
 

@@ -12,6 +12,7 @@ import pytest
 
 import llem.__main__ as entry
 from llem.codec import measurement_config_hash
+from llem.running import run_experiment
 from llem.store import ResultStore, commit
 
 pytest.importorskip("transformers")
@@ -19,6 +20,13 @@ pytest.importorskip("transformers")
 from llem.backends.pytorch import PytorchBackend
 
 QUICK = ("--n", "2", "--synthetic-dataset.output-len", "4", "--warmup.n-warmup", "1")
+
+
+@pytest.fixture
+def no_zeus(monkeypatch):
+    """A machine without Zeus, whatever this one has."""
+    for module in ("zeus", "zeus.monitor"):
+        monkeypatch.setitem(sys.modules, module, None)
 
 
 def test_the_main_job(llem, tmp_path):
@@ -135,6 +143,37 @@ def test_a_wrong_option_is_named(llem, words, named):
     assert outcome.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("age", ["nan", "inf", "-inf", "-1", "1e400", "soon", "", "1 h"])
+def test_an_age_that_is_none_is_named(llem, tmp_path, age):
+    """One line, status 2, before anything is loaded or made."""
+    for words in (["--baseline-max-age", age], [f"--baseline-max-age={age}"]):
+        outcome = llem("run", *words)
+
+        assert (outcome.status, outcome.out) == (2, "")
+        assert outcome.err.startswith("llem: ")
+        assert "--baseline-max-age" in outcome.err
+        assert outcome.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "age_s"),
+    [([], 0.0), (["--baseline-max-age", "0"], 0.0), (["--baseline-max-age=90.5"], 90.5)],
+)
+def test_the_age_of_an_idle_power_is_passed_on(llem, monkeypatch, words, age_s):
+    """Unless it is given, idle power is measured."""
+    real, given = run_experiment, []
+
+    def noted(*args, **options):
+        given.append(options["baseline_max_age_s"])
+        return real(*args, **options)
+
+    monkeypatch.setattr("llem.cli.run.run_experiment", noted)
+
+    assert llem("run", *QUICK, *words).status == 0
+    assert given == [age_s]
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
@@ -146,6 +185,7 @@ def test_a_wrong_option_is_named(llem, words, named):
         (["--energy.backend", "zeus"], "zeus"),
     ],
 )
+@pytest.mark.usefixtures("no_zeus")
 def test_what_cannot_run_is_named(llem, tmp_path, words, named):
     """One line, status 1, nothing kept."""
     outcome = llem("run", *words, *QUICK)
@@ -165,6 +205,7 @@ def test_a_csv_that_cannot_be_written_is_found_before_the_run(llem):
     assert "loading the model" not in outcome.err
 
 
+@pytest.mark.usefixtures("no_zeus")
 def test_a_meter_that_is_not_there_is_found_before_the_run(llem):
     outcome = llem("run", *QUICK, "--energy.backend", "zeus")
 

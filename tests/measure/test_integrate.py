@@ -22,7 +22,6 @@ from llem.measure.integrate import (
     MAX_AGE_S,
     MAX_POWER_W,
     MIN_GAP_PERIOD_S,
-    UNSEEN_PERIODS,
 )
 from llem.protocols import Device, Edge, Samples
 
@@ -743,7 +742,7 @@ def test_short_stretches_beyond_the_samples() -> None:
     [
         ([(0, 100), (1, 300)], 200),
         ([(0, 300), (1, 100), (2, 150)], 200 + 50),
-        ([(0, 100), (UNSEEN_PERIODS, 300)], UNSEEN_PERIODS * 200),
+        ([(0, 100), (1.5, 300)], 1.5 * 200),
         ([(0, 100), (1.75, 300)], 1.75 * 300),
         ([(0, 100), (1, 100), (2.75, 100), (3.75, 60)], 1.75 * 100 + 40),
         ([(0, 100), (1, NAN), (2, 100)], 2 * 100),

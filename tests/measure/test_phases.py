@@ -102,6 +102,19 @@ def test_spans_in_any_order(run) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("second", "prefill_s", "decode_s"), [((4.7, 6, 9), 1 + 1, 3 + 3), ((4.7, 4.9, 9), 1, 3 + 4)]
+)
+def test_a_request_ends_where_the_next_begins(
+    second: Times, prefill_s: float, decode_s: float
+) -> None:
+    """No time counts twice where it seems to begin a little before, or even had its first token."""
+    (prefill, decode, other), _ = split(steady(10), [(1, 2, 5), second], 0, 10)
+
+    assert (prefill.duration_s, decode.duration_s, other.duration_s) == (prefill_s, decode_s, 2)
+    assert decode.energy_j == pytest.approx(100 * decode_s)
+
+
 def test_empty_spans_in_any_order() -> None:
     """Of two that begin together the one that ends at once comes first."""
     requests = [(1, 2, 5), (1, 1, 1)]

@@ -186,8 +186,19 @@ def test_of_two_readings_the_last_counts() -> None:
         [(0.0, 1.0, 40.0, 0), (1.0, 2.0, 41.0, 1), (1.0, 3.0, 42.0, 0), (2.0, 4.0, 43.0, 1)],
         [(1.0, 1.0, 40.0, 0), (1.0, 2.0, 41.0, 1), (0.0, 3.0, 42.0, 0), (0.0, 4.0, 43.0, 1)],
         [(0.0, 1.0, 40.0, 0), (0.0, 2.0, 41.0, 1), (1.0, 3.0, 42.0, 0)],
+        [(0.0, 1.0, 40.0, 0), (0.0, 2.0, 41.0, 1), (1.0, 3.0, 42.0, 0), (0.5, 4.0, 43.0, 1)],
+        [(0.0, 1.0, 40.0, 0), (0.0, 2.0, 41.0, 1), (1.0, 3.0, 42.0, 0), (1.5, 4.0, 43.0, 1)],
+        [(0.0, 1.0, 40.0, 0), (0.0, 2.0, 41.0, 0), (1.0, 3.0, 42.0, 0), (1.0, 4.0, 43.0, 0)],
     ],
-    ids=["devices turned round", "ticks of one device", "time runs backwards", "one row short"],
+    ids=[
+        "devices turned round",
+        "ticks of one device",
+        "time runs backwards",
+        "one row short",
+        "a tick of two times, the later one first",
+        "a tick of two times",
+        "one device twice",
+    ],
 )
 def test_what_is_nearly_regular(rows: list[tuple[Any, ...]]) -> None:
     """Rows that look like ticks of all devices and are none are read row by row."""
@@ -226,15 +237,17 @@ def test_null_bits_count_from_the_slice(offset: int, length: int) -> None:
     assert_holds(table, rows[offset : offset + length])
 
 
-@pytest.mark.parametrize("table", [from_rows([]), pa.chunked_array([], pa.float64())])
-def test_no_rows(table: Any) -> None:
-    """A table of no rows is of no devices, whether or not it has chunks."""
-    if not isinstance(table, pa.Table):
-        table = pa.table(
-            [pa.chunked_array([], field.type) for field in from_rows([]).schema], NAMES
-        )
+@pytest.mark.parametrize("chunks", [0, 1, 2])
+def test_no_rows(chunks: int) -> None:
+    """A table of no rows is of no devices, whether or not it has chunks, and these any memory."""
+    schema = from_rows([]).schema
+    empty = [pa.Array.from_buffers(field.type, 0, [None, None]) for field in schema]
+    columns = [
+        pa.chunked_array([one] * chunks, field.type)
+        for one, field in zip(empty, schema, strict=True)
+    ]
 
-    indices, samples = from_table(table)
+    indices, samples = from_table(pa.Table.from_arrays(columns, schema=schema))
 
     assert indices == ()
     assert samples.times_s.shape == (0,)

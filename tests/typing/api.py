@@ -12,6 +12,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 import llem
 
 if TYPE_CHECKING:
@@ -62,7 +65,19 @@ def make_process(config: llem.ExperimentConfig) -> llem.RawProcessResult:
             memory=llem.MemoryEfficiencyMetrics(peak_memory_mb=1024),
             batch=llem.BatchEfficiencyMetrics(num_batches=1),
         ),
-        energy_breakdown=llem.EnergyBreakdown(baseline_method=llem.BaselineMethod.FRESH),
+        energy_breakdown=llem.EnergyBreakdown(
+            baseline_method=llem.BaselineMethod.FRESH,
+            phases=(
+                llem.PhaseEnergy(
+                    phase=llem.Phase.PREFILL,
+                    energy_j=2.5,
+                    error_bound_j=0.5,
+                    duration_s=10,
+                    spans=4,
+                ),
+                llem.PhaseEnergy(phase=llem.Phase.DECODE, duration_s=40, code="phase_too_short"),
+            ),
+        ),
         devices=(
             llem.DeviceEnergy(
                 gpu_index=0,
@@ -102,6 +117,33 @@ def read(result: llem.ExperimentResult) -> float:
     )
     print(methodology, window, model, verified, gpus, [device.sensor.value for device in devices])
     return (energy or 0.0) + (per_token or 0.0) + result.duration_sec
+
+
+def read_phases(breakdown: llem.EnergyBreakdown) -> dict[llem.Phase, float]:
+    """The energy of each phase that has a figure, less its bound."""
+    least: dict[llem.Phase, float] = {}
+    for phase in breakdown.phases:
+        energy: float | None = phase.energy_j
+        bound: float | None = phase.error_bound_j
+        if energy is None:
+            code: str | None = phase.code
+            print(phase.phase.value, code, phase.duration_s, phase.spans)
+        else:
+            least[phase.phase] = energy - (bound or 0.0)
+    return least
+
+
+def check(store: llem.Store, key: llem.Key) -> bool:
+    """Whether the figures of a result agree with their evidence."""
+    found: llem.Audit = llem.audit(store.get(key), store.timeseries(key))
+    checks: tuple[llem.Check, ...] = found.checks
+    for each in checks:
+        agrees: bool | None = each.agrees
+        recorded: float | None = each.recorded
+        recomputed: float | None = each.recomputed
+        name: str = each.name
+        print(name, agrees, recorded, recomputed, each.tolerance, each.note)
+    return found.agrees and llem.audit(store.get(key), None).agrees
 
 
 def keep(store: llem.Store, result: llem.ExperimentResult, table: "pa.Table") -> None:
@@ -159,9 +201,60 @@ def measure(config: llem.ExperimentConfig, meter: llem.EnergyMeter, clock: llem.
             padding_tokens=1,
             flops=1e9,
             mode=llem.MeasurementMode.PER_REQUEST_BATCH,
+            ended_s=clock.monotonic(),
         )
-    keep(llem.MemoryStore(), run.result, run.timeseries)
+    if run.timeseries is not None:
+        keep(llem.MemoryStore(), run.result, run.timeseries)
     print(warmup)
+
+
+def measure_a_window(config: llem.ExperimentConfig) -> llem.ExperimentResult:
+    """A part of one's own code, with an idle power that was measured earlier."""
+    with llem.Experiment(
+        config, meter=None, baseline_max_age_s=3600, baseline_folder=Path("baselines")
+    ) as run:
+        run.record(input_tokens=8, output_tokens=2, latency_s=0.5)
+        with run.window():
+            run.record(input_tokens=8, output_tokens=2, latency_s=0.5, ttft_s=0.1)
+    return run.result
+
+
+def sample(times: Sequence[float]) -> tuple[llem.Samples, ...]:
+    """Columns as lists, nested or not, or as arrays, where one device was read or many."""
+    readings = np.full((len(times), 2), 100.0)
+    return (
+        llem.Samples(),
+        llem.Samples(times_s=times, power_w=list(times), temperature_c=list(times)),
+        llem.Samples(
+            times_s=[0.0, 0.5],
+            power_w=[[100.0, 50.0], [float("nan"), 60]],
+            temperature_c=[(40, 41), (40, 41)],
+            notes=("GPU-0: power: Unknown Error",),
+        ),
+        llem.Samples(
+            times_s=np.asarray(times),
+            power_w=readings,
+            temperature_c=readings.astype(np.float32),
+            counter_j=readings,
+            utilisation_pct=readings,
+            memory_utilisation_pct=readings,
+            memory_mb=readings,
+            clock_event_reasons=np.zeros((len(times), 2), np.uint32),
+            reading_age_s=readings,
+            stride=2,
+        ),
+    )
+
+
+def look_at(samples: llem.Samples) -> float:
+    """Columns are arrays, whatever they were made of."""
+    power: npt.NDArray[np.float32] = samples.power_w
+    times: npt.NDArray[np.float64] = samples.times_s
+    counters: npt.NDArray[np.float64] | None = samples.counter_j
+    reasons: npt.NDArray[np.uint32] | None = samples.clock_event_reasons
+    few: llem.Samples = samples.between(0, 2)
+    print(power.shape, counters, reasons, few.notes)
+    return float(times[-1])
 
 
 class TheirStore:
@@ -207,7 +300,18 @@ class TheirMeter:
     def __init__(self) -> None:
         self.name = "theirs"
         self.devices = (
-            llem.Device(index=0, uuid="PDU-1", name="PDU", sensor=llem.Sensor.ENGINE, period_s=1),
+            llem.Device(
+                index=0,
+                uuid="PDU-1",
+                name="PDU",
+                sensor=llem.Sensor.ENGINE,
+                period_s=1,
+                limit_w=300,
+                refresh_s=0.1,
+                window_s=0.025,
+                counter_refresh_s=0.02,
+                counter_range_j=1e6,
+            ),
         )
 
     def start(self) -> None:
@@ -215,7 +319,7 @@ class TheirMeter:
 
     def mark(self) -> llem.Edge:
         """An edge."""
-        return llem.Edge(time_s=0.0, counters_j=(None,))
+        return llem.Edge(time_s=0.0, counters_j=(None,), spread_s=1e-4)
 
     def stop(self) -> llem.Samples:
         """The samples."""
@@ -248,7 +352,10 @@ class TheirBackend:
     def generate(self, texts: Sequence[str]) -> llem.BatchOutput:
         """Another name."""
         return llem.BatchOutput(
-            input_tokens=tuple(map(len, texts)), output_tokens=(1,) * len(texts), latency_s=0.1
+            input_tokens=tuple(map(len, texts)),
+            output_tokens=(1,) * len(texts),
+            latency_s=0.1,
+            ended_s=12.5,
         )
 
     def synchronize(self) -> None:
@@ -293,6 +400,6 @@ EXPERIMENT: llem.Experiment = llem.run_experiment(
     progress=count_steps,
 )
 llem.run_experiment(llem.config_from_mapping({"model": "gpt2"}, source="mine.json"), meter=None)
-llem.run_experiment(llem.ExperimentConfig(), meter="auto")
+llem.run_experiment(llem.ExperimentConfig(), meter="auto", baseline_max_age_s=600)
 SCHEMA: dict[str, Any] = llem.json_schema()
 VERSIONS: tuple[str, str] = (llem.__version__, llem.SCHEMA_VERSION)
