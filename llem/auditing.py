@@ -72,6 +72,11 @@ class Audit:
         """Whether no figure differs from its evidence. Those without evidence do not count."""
         return all(check.agrees is not False for check in self.checks)
 
+    @property
+    def complete(self) -> bool:
+        """Whether there is evidence for every figure that is recorded."""
+        return all(check.agrees is not None or check.recorded is None for check in self.checks)
+
 
 def audit(result: ExperimentResult, timeseries: "pa.Table | None") -> Audit:
     """

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import math
 import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +24,7 @@ from llem.domain.environment import EnvironmentSnapshot, GPUEnvironment
 from llem.domain.latency import MeasurementMode, WarmupResult
 from llem.domain.process import RawProcessResult, Timestamps
 from llem.domain.result import ExperimentResult
-from llem.errors import IncompleteRunError, MeterError, ResultValidationError
+from llem.errors import ConfigError, IncompleteRunError, MeterError, ResultValidationError
 from llem.protocols import BackendInfo, BatchOutput, Clock, Edge, EnergyMeter
 from llem.recording import Recorder, process_result
 
@@ -99,6 +100,15 @@ class Experiment:
         self._recorder = Recorder()
         self._meter: EnergyMeter | None = None
         self._not_measured: tuple[str, ...] = ()
+        if not 0 <= baseline_max_age_s < math.inf:
+            raise ConfigError(
+                f"baseline_max_age_s must be seconds, 0 or more, got {baseline_max_age_s}"
+            )
+        if isinstance(meter, str) and meter != "auto":
+            raise ConfigError(
+                f"meter must be auto, None or a meter, got {meter!r}: the configuration names one "
+                "by energy.backend"
+            )
         self._baseline_max_age_s = baseline_max_age_s
         folder = baseline_folder or measure.default_cache_folder()
         self._baseline_cache = None if folder is None else measure.BaselineCache(folder)
@@ -331,15 +341,21 @@ class Experiment:
         return moment + timedelta(seconds=time_s - anchor_s)
 
     def _finish(self) -> None:
-        end, evidence, timeseries = self._end, Evidence(), None
+        evidence, timeseries = Evidence(), None
+        if self._end is None:
+            self._synchronize()
+        end = self._end or Edge(time_s=self._clock.monotonic(), counters_j=())
+        # The requests were measured all the same: they are not given up for a sensor, whoever's.
         try:
-            end = end or self._mark()
             if self._meter is not None:
+                end = self._end or self._meter.mark()
                 evidence, timeseries = self._evidence(self._meter, end)
         except MeterError as error:
-            # The requests were measured all the same: they are not given up for a sensor.
             self._not_measured = (str(error),)
-            end = end or Edge(time_s=self._clock.monotonic(), counters_j=())
+        except Exception as error:  # noqa: BLE001  # a meter may be anyone's
+            self._not_measured = (f"the meter failed: {type(error).__name__}: {error}",)
+        if not isinstance(end.time_s, float) or not end.time_s >= self._begin.time_s:
+            end = Edge(time_s=self._clock.monotonic(), counters_j=())
         self._look_around("end")
         self._made = self._aggregate(self._process(end, evidence), evidence), timeseries
 

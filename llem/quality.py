@@ -256,8 +256,9 @@ def sampler_degraded(signals: Signals) -> Iterator[str]:
 
 
 def negative_adjusted_energy(signals: Signals) -> Iterator[str]:
-    """The idle share is larger than what was measured."""
-    if signals.energy_adjusted_j is not None and signals.energy_adjusted_j < 0:
+    """The idle share is larger than what was measured, by more than the figure is uncertain."""
+    uncertain_j = sum(device.error_bound_j or 0.0 for device in signals.devices)
+    if signals.energy_adjusted_j is not None and signals.energy_adjusted_j < -uncertain_j:
         yield (
             f"energy less the idle share is {signals.energy_adjusted_j:.1f} J; the baseline was "
             "taken on a busier or warmer device, take it again on an idle one"
@@ -297,7 +298,8 @@ def _reset(device: DeviceEnergy) -> str:
 
 def _gap(device: DeviceEnergy) -> str:
     span = "at times" if device.max_gap_s is None else f"for {device.max_gap_s:.2f} s"
-    return f"was not sampled {span}; the gap is bridged, leave a core free"
+    bridged = "there is no power integral" if device.integrated_j is None else "the gap is bridged"
+    return f"was not sampled {span}; {bridged}, leave a core free, and see that it still answers"
 
 
 def _missed(device: DeviceEnergy) -> str:

@@ -295,6 +295,16 @@ def test_a_figure_that_was_changed_by_a_percent_is_named(
         assert not any(name.startswith(untouched) for name in differing(found))
 
 
+@pytest.mark.parametrize("edge", [0, 1])
+def test_a_window_that_was_moved_is_noticed(run: Experiment, edge: int) -> None:
+    """By a hundredth of it, at either end."""
+    result = changed(run.result, ("steady_state_window", edge), lambda time_s: time_s - 0.2)
+
+    found = audit(result, run.timeseries)
+
+    assert {f"device {i} (GPU-{i}) integrated_j" for i in (0, 1)} <= {*differing(found)}
+
+
 @pytest.mark.parametrize("by", [-10, 10])
 def test_samples_that_were_not_there_are_named(run: Experiment, by: int) -> None:
     """Ten more or ten less of them."""
@@ -529,6 +539,8 @@ def test_energies_beyond_any_sum_are_no_crash() -> None:
     found = audit(result, None)
 
     assert differing(found) == ["total_energy_j", "avg_energy_per_token_j", "phases"]
+    # No process says anything of them.
+    assert len(found.checks) == 3
 
 
 @pytest.mark.skipif(not A100.exists(), reason="needs ../shared/data")

@@ -29,7 +29,7 @@ def show_verb(
         Key as `llem list` prints it, or the path of a result.
     recompute
         Recompute the energy from the samples beside the result instead, and say whether it agrees.
-        Ends with 1 where it does not.
+        Ends with 1 where it does not, or where the evidence for a figure is missing.
     """
     store = ResultStore(root)
     result = store.get(key)
@@ -56,10 +56,10 @@ def _tell(found: Audit, *, as_json: bool) -> int:
             }
             for check in found.checks
         ]
-        print_json({"agrees": found.agrees, "checks": checks})
+        print_json({"agrees": found.agrees, "complete": found.complete, "checks": checks})
     else:
         print_lines([*map(_line, found.checks), Line("verdict", _verdict(found))])
-    return 0 if found.agrees else 1
+    return 0 if found.agrees and found.complete else 1
 
 
 def _line(check: Check) -> Line:
@@ -77,7 +77,8 @@ def _verdict(found: Audit) -> str:
     bare = sum(check.agrees is None and check.recorded is not None for check in found.checks)
     if differing:
         return f"{differing} of {len(made)} figures DIFFER from their evidence: do not trust them"
-    if not made and not bare:
+    if bare:
+        return f"{bare} figures cannot be checked: their evidence is missing"
+    if not found.checks:
         return "nothing to recompute: no energy was measured"
-    agreeing = f"all {len(made)} figures with evidence agree with it"
-    return f"{agreeing}, {bare} more could not be checked" if bare else agreeing
+    return f"all {len(made)} figures with evidence agree with it"

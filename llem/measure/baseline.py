@@ -18,7 +18,7 @@ import orjson
 
 from llem.domain.energy import BaselineMethod
 from llem.domain.fields import Record, quantity
-from llem.measure.integrate import device_energies, mean_power_w
+from llem.measure.integrate import MAX_POWER_W, device_energies, mean_power_w
 from llem.protocols import Clock, EnergyMeter
 
 MAX_AGE_S = 3600.0
@@ -205,7 +205,9 @@ def idle_power(
     if kept is not None and max_age_s > 0:
         age_s = kept.age_s(clock.now())
         long_enough = kept.duration_s >= _LONG_ENOUGH * duration_s
-        of_each = kept.total_w is not None and len(kept.power_w) == len(meter.devices)
+        of_each = len(kept.power_w) == len(meter.devices) and all(
+            power is not None and power <= MAX_POWER_W for power in kept.power_w
+        )
         if 0 <= age_s <= max_age_s and long_enough and of_each:
             return IdlePower(baseline=kept, cache_age_s=age_s)
     fresh = measure_baseline(meter, duration_s, clock, had_context=had_context)

@@ -41,7 +41,13 @@ DISAGREEMENT_LIMIT = 0.1
 """Share by which counter and integral may differ: more than a sensor's calibration explains."""
 
 MAX_POWER_W = 10_000.0
-"""More than any device draws. A counter that seems to have run faster was reset. Unit: W."""
+"""
+More than any device draws. A reading above it is none, and a counter that seems to have run faster
+was reset. Unit: W.
+"""
+
+ROUNDING_J = 1e-7
+"""Less than any counter counts by: what a difference of two floats may be off by. Unit: J."""
 
 BLOCK = 4096
 """Ticks that are looked at together: with eight devices 256 KiB, which caches hold."""
@@ -56,9 +62,9 @@ def device_energies(
     The energy of each device from *begin* to *end*, with its evidence.
 
     ``energy_j`` is the difference of the device's counter where it has one that advanced, else the
-    integral of its power, else None. ``error_bound_j`` bounds what sampling and refreshing leave
-    out, not the calibration of the sensor. Below, *top* is the power limit or the greatest power
-    seen, whichever is more:
+    integral of its power, else None. ``error_bound_j`` bounds what sampling
+    and refreshing leave out, not the calibration of the sensor. Below, *top* is the power limit or
+    the greatest power seen, whichever is more:
 
     - counter: its refresh period, and the time that reading the edges took, times *top*. Each
       reading is at most one refresh old, so the difference is off by at most one refresh. None
@@ -211,13 +217,13 @@ def _add_block(
     # One row a device, so that everything below runs along memory.
     rows_w = power_w.T.astype("f8", order="C")
     with np.errstate(invalid="ignore"):
-        valid = bool(power_w.min() >= 0 and power_w.max() < np.inf)
+        valid = bool(power_w.min() >= 0 and power_w.max() <= MAX_POWER_W)
     if valid:
         _add(traces, times_s, rows_w, begin_s, end_s)
         return
     for trace, row_w in zip(traces, rows_w, strict=True):
         with np.errstate(invalid="ignore"):
-            read = (row_w >= 0) & (row_w < np.inf)
+            read = (row_w >= 0) & (row_w <= MAX_POWER_W)
         times, kept = times_s[read], row_w[read]
         if trace.last is not None and not read[0]:
             times, kept = np.append(trace.last[0], times), np.append(trace.last[1], kept)
@@ -371,15 +377,14 @@ def _counted(
     wraps, last_s, last_j = 0, begin.time_s, begin_j
     for times_s, readings_j in _readings(column, samples, begin, end, end_j):
         steps_j = np.diff(readings_j, prepend=last_j)
-        back = steps_j < 0
-        passed_s = np.diff(times_s, prepend=last_s)[back]
-        wrapped_j = steps_j[back] + range_j
-        possible_j = MAX_POWER_W * np.maximum(passed_s, 1.0)
-        if ((wrapped_j < 0) | (wrapped_j > possible_j)).any():
+        back = steps_j < -ROUNDING_J
+        steps_j[back] += range_j
+        possible_j = MAX_POWER_W * np.maximum(np.diff(times_s, prepend=last_s), 1.0)
+        if ((steps_j < -ROUNDING_J) | (steps_j > possible_j)).any():
             return None, True
-        wraps += len(wrapped_j)
+        wraps += int(back.sum())
         last_s, last_j = times_s[-1], readings_j[-1]
-    return end_j - begin_j + wraps * range_j, False
+    return max(end_j - begin_j + wraps * range_j, 0.0), False
 
 
 def _readings(
@@ -391,14 +396,15 @@ def _readings(
     The ticks next to the edges are left out: they may have been read on the other side of theirs.
     """
     if samples.counter_j is not None:
-        first, last = np.searchsorted(samples.times_s, [begin.time_s, end.time_s]).tolist()
+        edges_s = begin.time_s + begin.spread_s / 2, end.time_s - end.spread_s / 2
+        first, last = np.searchsorted(samples.times_s, edges_s).tolist()
         for start in range(first + 1, last - 1, BLOCK):
             block = slice(start, min(start + BLOCK, last - 1))
             readings_j = samples.counter_j[block, column]
             read = np.isfinite(readings_j)
             if read.any():
                 yield samples.times_s[block][read], readings_j[read]
-    yield np.array([end.time_s]), np.array([end_j])
+    yield np.array([end.time_s]), np.array([end_j], float)
 
 
 def _expected(period_s: float | None, duration_s: float) -> int | None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from llem.domain.conditions import RequestSpan
 from llem.domain.energy import DeviceEnergy, Phase, PhaseEnergy
+from llem.measure.integrate import MAX_POWER_W
 from llem.protocols import Device, Samples
 
 Floats = npt.NDArray[np.float64]
@@ -48,7 +49,8 @@ def phase_energies(
     phase, interpolated at their edges, so that the three add up to the total. ``error_bound_j`` is
     the phase's share of the total's and of what counter and integral disagree by, and for each edge
     of a piece the sensor's resolution times the range of power met: what happens in one resolution
-    may count on either side. It holds where what the sensor samples of a phase is like the rest.
+    may count on either side; but no more than the devices can draw in that time. It holds where
+    what the sensor samples of a phase is like the rest.
 
     There is no figure, and a code says why, where the pieces of prefill or decode are shorter than
     `MIN_RESOLUTIONS` of the sensor (phase_too_short), where requests ran at the same time
@@ -73,6 +75,7 @@ def phase_energies(
         energies=energies,
         shares=shares or {},
         ranges_w=_ranges(samples) if shares is not None else [],
+        top_w=_top_w(devices, samples) if shares is not None else 0.0,
         resolution_s=max(_resolution_s(device, samples.stride) for device in devices),
         code="phases_overlap" if overlap else "power_not_sampled" if shares is None else None,
     )
@@ -89,6 +92,7 @@ class _Split:
         energies: Energy of each device.
         shares: Share of each device's integral that falls into each phase.
         ranges_w: How far the power of each device moved. Unit: W.
+        top_w: Power that all devices together do not exceed. Unit: W.
         resolution_s: Time that the slowest sensor takes to see a change. Unit: s.
         code: Why no phase has a figure. None: nothing is against it.
     """
@@ -96,6 +100,7 @@ class _Split:
     energies: Sequence[DeviceEnergy]
     shares: dict[Phase, list[float]]
     ranges_w: list[float]
+    top_w: float
     resolution_s: float
     code: str | None
 
@@ -105,7 +110,7 @@ class _Split:
         made = PhaseEnergy(phase=phase, duration_s=duration_s, spans=len(edges), code=self.code)
         if self.code is not None:
             return made
-        if duration_s < MIN_RESOLUTIONS * self.resolution_s * len(edges):
+        if not duration_s or duration_s < MIN_RESOLUTIONS * self.resolution_s * len(edges):
             return attrs.evolve(made, code="phase_too_short")
         unresolved_s = 2 * len(edges) * self.resolution_s
         energy_j = bound_j = 0.0
@@ -116,7 +121,13 @@ class _Split:
             energy_j += part_j
             bound_j += share * (energy.error_bound_j or 0.0) + unresolved_s * range_w
             bound_j += part_j * (energy.disagreement or 0.0)
-        return attrs.evolve(made, energy_j=energy_j, error_bound_j=bound_j)
+        return attrs.evolve(
+            made, energy_j=energy_j, error_bound_j=self._possible(bound_j, energy_j, duration_s)
+        )
+
+    def _possible(self, bound_j: float, energy_j: float, duration_s: float) -> float:
+        """*bound_j*, but no more than what the devices can draw at all, or less than nothing."""
+        return min(bound_j, max(energy_j, self.top_w * duration_s - energy_j))
 
     def rest(self, prefill: PhaseEnergy, decode: PhaseEnergy, window_s: float) -> PhaseEnergy:
         """What is neither. Its bound is that of the two together: it is what they leave."""
@@ -128,10 +139,12 @@ class _Split:
         if prefill.energy_j is None or decode.energy_j is None:
             return rest
         total_j = math.fsum(energy.energy_j or 0.0 for energy in self.energies)
+        energy_j = max(total_j - prefill.energy_j - decode.energy_j, 0.0)
+        bound_j = (prefill.error_bound_j or 0.0) + (decode.error_bound_j or 0.0)
         return attrs.evolve(
             rest,
-            energy_j=max(total_j - prefill.energy_j - decode.energy_j, 0.0),
-            error_bound_j=(prefill.error_bound_j or 0.0) + (decode.error_bound_j or 0.0),
+            energy_j=energy_j,
+            error_bound_j=self._possible(bound_j, energy_j, rest.duration_s),
         )
 
 
@@ -172,7 +185,7 @@ def _shares(
         if energy.energy_j is None or energy.integrated_j is None:
             return None
         power_w = samples.power_w[:, column].astype("f8")
-        read = np.isfinite(power_w) & (power_w >= 0)
+        read = (power_w >= 0) & (power_w <= MAX_POWER_W)
         running = _Running(samples.times_s[read], power_w[read])
         whole_j = float(running.until(np.array([end_s]))[0] - running.until(np.array([begin_s]))[0])
         for phase, edges in pieces.items():
@@ -199,10 +212,19 @@ class _Running:
 
 def _ranges(samples: Samples) -> list[float]:
     """How far the power of each device moved. Unit: W."""
-    valid = np.isfinite(samples.power_w) & (samples.power_w >= 0)
+    valid = (samples.power_w >= 0) & (samples.power_w <= MAX_POWER_W)
     read = np.where(valid, samples.power_w, np.nan)
     ranges_w: list[float] = (np.nanmax(read, axis=0) - np.nanmin(read, axis=0)).tolist()
     return ranges_w
+
+
+def _top_w(devices: Sequence[Device], samples: Samples) -> float:
+    """The power limit or the greatest power met of each device, whichever is more. Unit: W."""
+    valid = (samples.power_w >= 0) & (samples.power_w <= MAX_POWER_W)
+    peaks_w = samples.power_w.max(axis=0, initial=0.0, where=valid).tolist()
+    return math.fsum(
+        max(device.limit_w or 0.0, peak_w) for device, peak_w in zip(devices, peaks_w, strict=True)
+    )
 
 
 def _resolution_s(device: Device, stride: int) -> float:

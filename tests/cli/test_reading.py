@@ -237,11 +237,9 @@ def test_an_audit_without_a_time_series(llem, tmp_path):
 
     outcome = llem("show", "--audit", kept.key)
 
-    assert outcome.status == 0
+    assert outcome.status == 1
     assert "not checked: there are no samples to integrate" in outcome.out
-    assert outcome.out.endswith(
-        "all 5 figures with evidence agree with it, 1 more could not be checked\n"
-    )
+    assert outcome.out.endswith("1 figures cannot be checked: their evidence is missing\n")
 
 
 def test_an_audit_of_no_energy(llem, kept):
@@ -252,7 +250,7 @@ def test_an_audit_of_no_energy(llem, kept):
 
     assert outcome.status == 0
     assert outcome.out == "verdict  nothing to recompute: no energy was measured\n"
-    assert llem("show", "--audit", bare.key, "--json").json == {"agrees": True, "checks": []}
+    assert llem("show", "--audit", bare.key, "--json").json == {"agrees": True, "complete": True, "checks": []}
 
 
 def test_an_audit_of_an_unknown_key(llem, kept):

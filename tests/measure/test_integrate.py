@@ -4,7 +4,7 @@ import itertools
 import math
 import random
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -148,56 +148,65 @@ def test_steps_stay_within_the_bound(window, data: st.DataObject) -> None:
         assert abs(measured.energy_j - truth) <= measured.error_bound_j + 1e-6
 
 
+WRONG = [NAN, math.inf, -math.inf, -5.0]
+BLOCKS = [1, 2, 3, 7, integrate.BLOCK]
+
+
 @st.composite
 def measurements(draw: st.DrawFn) -> tuple[list[Device], Samples, Edge, Edge]:
     """Devices of all kinds with samples of all kinds, and edges anywhere."""
-    steps = draw(st.lists(st.just(0.0) | st.floats(0.001, 3.0), max_size=20))
+    # Not one draw for each reading, which would take most of the test's time.
+    luck = random.Random(draw(st.integers(0, 2**32)))
+    ticks, count = draw(st.integers(0, 20)), draw(st.integers(1, 4))
+    lost = draw(st.sampled_from([0.0, 0.1, 0.9]))
+    steps = [luck.choice([0.0, 0.5, 1.0, luck.uniform(0.001, 3.0)]) for _ in range(ticks)]
     times = list(itertools.accumulate(steps))
-    count = draw(st.integers(1, 4))
-    rows = {"min_size": len(times), "max_size": len(times)}
 
-    def table(cells: st.SearchStrategy[float]) -> st.SearchStrategy[np.ndarray]:
-        row = st.lists(cells, min_size=count, max_size=count)
-        return st.lists(row, **rows).map(lambda made: np.reshape(made, (len(times), count)))
+    def table(read: Callable[[], float], wrong: Sequence[float]) -> np.ndarray:
+        cells = [
+            luck.choice(wrong) if luck.random() < lost else read() for _ in range(ticks * count)
+        ]
+        return np.reshape(cells, (ticks, count))
 
-    mostly = st.integers(0, 9).flatmap(lambda n: watts if n else st.sampled_from(WRONG))
-    joules = st.integers(0, 10**6).map(lambda millijoules: millijoules / 1000)
-    counted = table(joules | st.just(NAN))
-    counted = counted | table(joules).map(lambda made: np.sort(made, axis=0)) | st.none()
+    def millijoules() -> float:
+        return luck.randrange(10**6) / 1000
+
+    counted = table(millijoules, [NAN, math.inf])
+    if draw(st.booleans()):
+        counted = np.sort(table(millijoules, [0.0]), axis=0)
     samples = Samples(
         times_s=times,
-        power_w=draw(table(watts) | table(mostly)),
-        temperature_c=np.full((len(times), count), NAN),
-        counter_j=draw(counted),
-        reading_age_s=draw(st.none() | table(st.sampled_from([NAN, 0.05, 0.3, 2 * MAX_AGE_S]))),
+        power_w=table(lambda: luck.choice([0.0, 100.0, luck.uniform(0, 1000)]), WRONG),
+        temperature_c=np.full((ticks, count), NAN),
+        counter_j=draw(st.sampled_from([None, counted])),
+        reading_age_s=table(lambda: luck.choice([0.05, 0.3]), [NAN, 2 * MAX_AGE_S]),
         stride=draw(st.sampled_from([1, 1, 2])),
     )
+    if draw(st.booleans()):
+        samples = attrs.evolve(samples, reading_age_s=None)
     devices = [
         attrs.evolve(
             GPU,
             index=index,
-            period_s=draw(st.none() | st.sampled_from([0.5, 1.0])),
-            limit_w=draw(st.none() | st.just(1500.0)),
-            refresh_s=draw(st.sampled_from([0.0, 0.1, 1.0])),
-            window_s=draw(st.none() | st.sampled_from([0.1, 0.5])),
+            period_s=luck.choice([None, 0.5, 1.0]),
+            limit_w=luck.choice([None, 1500.0]),
+            refresh_s=luck.choice([0.0, 0.1, 1.0]),
+            window_s=luck.choice([None, 0.1, 0.5]),
             counter_refresh_s=0.1,
-            counter_range_j=draw(st.none() | st.just(1000.0)),
+            counter_range_j=luck.choice([None, 1000.0]),
         )
         for index in range(count)
     ]
-    last = times[-1] if times else 0.0
-    edge_times = sorted(
-        draw(st.tuples(*[st.sampled_from(times or [0.0]) | st.floats(-8, last + 8)] * 2))
+    anywhere = [*times, luck.uniform(-4, 4), luck.uniform(0, sum(steps)), sum(steps) + 3]
+    begin, end = (
+        Edge(
+            time_s=time,
+            counters_j=tuple(luck.choice([None, millijoules()]) for _ in devices),
+            spread_s=0.01,
+        )
+        for time in sorted(luck.choices(anywhere, k=2))
     )
-    edges = [
-        Edge(time_s=time, counters_j=draw(st.tuples(*[st.none() | joules] * count)), spread_s=0.01)
-        for time in edge_times
-    ]
-    return devices, samples, *edges
-
-
-WRONG = [NAN, math.inf, -math.inf, -5.0]
-BLOCKS = [1, 2, 3, 7, integrate.BLOCK]
+    return devices, samples, begin, end
 
 
 def energies_by(block: int, *measured: Any) -> tuple[DeviceEnergy, ...]:
@@ -420,8 +429,9 @@ def test_samples_beyond_the_edges_shape_nothing_else() -> None:
     """Neither the energy nor its bound knows of a power met long before or after."""
     points = each_second(10)
     beyond = [(-2.0, 900.0), (-1.0, 900.0), *points, (11.0, 900.0), (12.0, 900.0)]
+    device = attrs.evolve(GPU, refresh_s=1.0)
 
-    assert energy(beyond, 0, 10) == energy(points, 0, 10)
+    assert energy(beyond, 0, 10, device=device) == energy(points, 0, 10, device=device)
 
 
 def test_evidence_of_a_whole_window() -> None:
@@ -594,15 +604,17 @@ def test_wraps_several_times(begin: float, block: int, monkeypatch: pytest.Monke
     assert measured.codes == ()
 
 
+@pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("range_j", [262_143.0, 65_532.0])
-def test_a_reset_is_no_wrap(range_j: float) -> None:
+def test_a_reset_is_no_wrap(range_j: float, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A counter that would have run faster than any device draws was reset."""
+    monkeypatch.setattr(integrate, "BLOCK", block)
     device = attrs.evolve(RAPL, counter_range_j=range_j)
-    counted = [1000, 1100, 1200, 0, 100, 200]
+    counted = [*range(1000, 2500, 100), *range(0, 600, 100)]
 
-    measured = energy(each_second(5), 0, 5, (1000, 200), device, counter_j=counted)
+    measured = energy(each_second(20), 0, 20, (1000, 500), device, counter_j=counted)
 
-    assert (measured.counter_j, measured.energy_j) == (None, 500)
+    assert (measured.counter_j, measured.energy_j) == (None, 2000)
     assert measured.codes == ("counter_reset",)
 
 
@@ -716,7 +728,8 @@ def test_no_figure_from_one_sample() -> None:
 @pytest.mark.parametrize(("at", "joules"), [(-1, None), (0, 0), (1.5, 0), (3, 0), (4, None)])
 def test_window_of_no_length(at: float, joules: float | None) -> None:
     """Nothing is drawn in no time, and nobody knows of a time beyond the samples."""
-    assert energy(each_second(3), at, at).energy_j == joules
+    measured = energy([(t, 100 * t) for t in range(4)], at, at)
+    assert (measured.energy_j, measured.error_bound_j) == (joules, joules)
 
 
 def test_no_figure_where_sampling_fell_silent() -> None:
@@ -751,6 +764,12 @@ def test_short_stretches_beyond_the_samples() -> None:
 def test_bound_of_a_change(points: Points, bound: float) -> None:
     """The distance of two samples times their change, and all of it where they lie far apart."""
     assert energy(points, 0, points[-1][0]).error_bound_j == pytest.approx(bound)
+
+
+def test_nothing_is_far_apart_where_no_period_was_asked_for() -> None:
+    """A change counts with its distance, however long that is."""
+    device = attrs.evolve(GPU, period_s=None)
+    assert energy([(0, 100), (10, 300)], 0, 10, device=device).error_bound_j == 2000
 
 
 def test_the_limit_bounds_what_was_not_seen() -> None:

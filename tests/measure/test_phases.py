@@ -259,14 +259,23 @@ def test_pieces_are_long_enough_on_average(length: float, code: str | None) -> N
     assert (prefill.code, prefill.spans) == (code, 2)
 
 
-def test_what_did_not_happen_took_nothing() -> None:
-    """One token each, or requests that were over before, leave no energy unknown."""
+def test_what_did_not_happen_has_no_figure() -> None:
+    """One token each, or requests that were over before: nothing of a phase was seen."""
     one_token, _ = split(steady(10), [(2, 4, 4)], 0, 10)
     long_ago, _ = split(steady(10), [(-0.75, -0.5, -0.25)], 0, 10)
 
-    assert [phase.energy_j for phase in one_token] == [200, 0, 800]
+    assert [phase.energy_j for phase in one_token] == [200, None, None]
     assert [phase.spans for phase in one_token] == [1, 0, 0]
-    assert [phase.energy_j for phase in long_ago] == [0, 0, 1000]
+    assert [phase.energy_j for phase in long_ago] == [None, None, None]
+    assert {phase.code for phase in long_ago} == {"phase_too_short"}
+
+
+def test_a_bound_is_no_more_than_can_be_drawn() -> None:
+    """What lies between two requests for a moment may be all of it or nothing."""
+    (_, _, rest), _ = split(steady(10), [(0, 2, 4.99), (5, 7, 10)], 0, 10)
+
+    assert rest.energy_j == pytest.approx(1, abs=0.01)
+    assert rest.error_bound_j <= 8 * rest.energy_j
 
 
 @pytest.mark.parametrize(
