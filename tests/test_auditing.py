@@ -178,6 +178,7 @@ def test_every_run_agrees_with_its_own_evidence(way: Way, recording: Recording) 
 
     assert differing(found) == []
     assert found.agrees
+    assert found.complete
     agreeing = {check.name for check in found.checks if check.agrees}
     for device in run.result.devices:
         if device.integrated_j is not None:
@@ -452,6 +453,7 @@ def test_without_a_time_series_integrals_are_not_checked(run: Experiment) -> Non
         assert integral.note == "there are no samples to integrate"
         assert integral.recorded == run.result.devices[i].integrated_j
     assert found.agrees
+    assert not found.complete
     assert only(found, "total_energy_j").agrees is True
     assert not audit(changed(run.result, ("total_energy_j",), lambda j: j + 1), None).agrees
 
@@ -564,7 +566,7 @@ def two_processes(
     window_s: float = 11.1,
     power_w: Callable[[int], np.ndarray] = powers,
 ) -> tuple[ExperimentResult, pa.Table]:
-    """Each with a device and a window of its own, the second one later, and 1 s longer."""
+    """Each with a device and a window of its own, the second one later, and a tenth longer."""
     clocks, runs = [FakeClock(), FakeClock()], []
     clocks[1].sleep(later_s)
     for rank, clock in enumerate(clocks):
@@ -586,7 +588,7 @@ def two_processes(
             clock=clock,
         )
         with Experiment(CONFIG, clock=clock, meter=meter, experiment_id="mine/1") as run:
-            clock.sleep(window_s + rank)
+            clock.sleep(window_s * (1 + rank / 10))
             run.record(input_tokens=8, output_tokens=2, latency_s=1.0)
         runs.append(run)
     result = aggregate_results(
@@ -615,7 +617,7 @@ def test_each_process_has_a_window_of_its_own() -> None:
     """And devices that the result numbers anew. A change in one is named with its process."""
     result, table = two_processes()
     assert [device.gpu_index for device in result.devices] == [0, 1]
-    assert result.total_energy_j == pytest.approx(130 * 11.1 + 170 * 12.1, rel=0.02)
+    assert result.total_energy_j == pytest.approx(130 * 11.1 + 170 * 12.21, rel=0.02)
 
     found = audit(result, table)
 
@@ -707,3 +709,4 @@ def test_when_two_figures_agree(
 
     assert check.agrees is agrees
     assert Audit(checks=(check,)).agrees is (agrees is not False)
+    assert Audit(checks=(check,)).complete is (recorded is None or agrees is not None)

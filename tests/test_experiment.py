@@ -25,15 +25,22 @@ from llem.domain.energy import BaselineMethod, Sensor
 from llem.domain.environment import EnvironmentSnapshot, GPUEnvironment
 from llem.domain.latency import MeasurementMode
 from llem.domain.result import ExperimentResult
-from llem.errors import BackendError, IncompleteRunError, MeterError, ResultValidationError
+from llem.errors import (
+    BackendError,
+    ConfigError,
+    IncompleteRunError,
+    MeterError,
+    ResultValidationError,
+)
 from llem.experiment import Experiment, llem_version
 from llem.measure import ReplayMeter
-from llem.protocols import BackendInfo, BatchOutput, Clock, Device, InferenceBackend, Samples
+from llem.protocols import BackendInfo, BatchOutput, Clock, Device, Edge, InferenceBackend, Samples
 from llem.running import run_experiment
 
 NO_BASELINE = BaselineConfig(enabled=False)
 CONVERGING = WarmupConfig(convergence_detection=True, thermal_floor_seconds=8.0)
 CONFIG = ExperimentConfig(model="mine", backend="theirs", baseline=NO_BASELINE)
+NAN = float("nan")
 PERIOD_S = 0.25
 """A power of two, so that times and energies are exact."""
 
@@ -1108,6 +1115,55 @@ def test_a_meter_that_fails_at_the_end_takes_nothing_with_it(clock) -> None:
     assert "energy_not_measured: the meter does not sample" in run.result.measurement_warnings[0]
 
 
+@pytest.mark.parametrize("fails", ["mark", "stop"])
+def test_a_meter_of_others_that_fails_takes_nothing_with_it(clock, fails: str) -> None:
+    """Whatever it raises, the requests and their time are kept."""
+    recorded = meter(clock, [(32, 200.0)])
+
+    def fail() -> Any:
+        raise KeyError("no such plug")
+
+    with Experiment(CONFIG, clock=clock, meter=recorded) as run:
+        clock.sleep(1.0)
+        run.record(input_tokens=3, output_tokens=4, latency_s=1.0)
+        setattr(recorded, fails, fail)
+
+    assert recorded.closed == 1
+    assert run.result.total_tokens == 7
+    assert run.result.total_inference_time_sec == 1
+    assert run.result.total_energy_j is None
+    (warning,) = [w for w in run.result.measurement_warnings if w.startswith("energy_not")]
+    assert "the meter failed: KeyError: 'no such plug'" in warning
+
+
+@pytest.mark.parametrize("time_s", [NAN, 1.0, None, "64"])
+def test_an_edge_of_others_that_cannot_be_is_none(clock, time_s: Any) -> None:
+    """One before the window, or at no time: the run has its own clock."""
+    recorded = meter(clock, [(32, 200.0)])
+
+    with Experiment(CONFIG, clock=clock, meter=recorded) as run:
+        clock.sleep(2.0)
+        recorded.mark = lambda: Edge(time_s=time_s, counters_j=(None,))
+
+    assert run.result.total_inference_time_sec == 2
+    assert run.result.end_time == run.result.start_time + timedelta(seconds=2)
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ({"baseline_max_age_s": NAN}, "baseline_max_age_s must be seconds, 0 or more, got nan"),
+        ({"baseline_max_age_s": math.inf}, "baseline_max_age_s"),
+        ({"baseline_max_age_s": -1.0}, "baseline_max_age_s"),
+        ({"meter": "nvml"}, "the configuration names one by energy.backend"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused(clock, option: dict[str, Any], named: str) -> None:
+    """Before anything is measured."""
+    with pytest.raises(ConfigError, match=named):
+        Experiment(CONFIG, clock=clock, **option)
+
+
 def test_a_meter_that_samples_what_it_has_no_device_for_takes_nothing_with_it(clock) -> None:
     """It is as good as one that fails."""
 
@@ -1221,9 +1277,6 @@ def test_threads_lose_no_request(clock) -> None:
         sys.setswitchinterval(interval)
 
     assert run.result.total_tokens == 8000
-
-
-NAN = float("nan")
 
 
 @pytest.mark.parametrize(

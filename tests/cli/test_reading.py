@@ -250,7 +250,11 @@ def test_an_audit_of_no_energy(llem, kept):
 
     assert outcome.status == 0
     assert outcome.out == "verdict  nothing to recompute: no energy was measured\n"
-    assert llem("show", "--audit", bare.key, "--json").json == {"agrees": True, "complete": True, "checks": []}
+    assert llem("show", "--audit", bare.key, "--json").json == {
+        "agrees": True,
+        "complete": True,
+        "checks": [],
+    }
 
 
 def test_an_audit_of_an_unknown_key(llem, kept):

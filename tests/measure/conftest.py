@@ -48,8 +48,8 @@ def fake_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     library = tmp_path_factory.mktemp("driver") / "libnvidia-ml.so.1"
     source = Path(__file__).with_name("fake_nvml.c")
     flags = ["-shared", "-fPIC", "-O1", "-pthread", "-Wall", "-Wextra", "-Werror"]
-    # No soname: once loaded, it would answer to the driver's name in the tests that come after.
-    subprocess.run([compiler, *flags, "-o", library, source, "-lm"], check=True)
+    soname = "-Wl,-soname,libnvidia-ml.so.1"
+    subprocess.run([compiler, *flags, soname, "-o", library, source, "-lm"], check=True)
     return library
 
 

@@ -148,7 +148,7 @@ def test_steps_stay_within_the_bound(window, data: st.DataObject) -> None:
         assert abs(measured.energy_j - truth) <= measured.error_bound_j + 1e-6
 
 
-WRONG = [NAN, math.inf, -math.inf, -5.0]
+WRONG = [NAN, math.inf, -math.inf, -5.0, 1.01 * MAX_POWER_W]
 BLOCKS = [1, 2, 3, 7, integrate.BLOCK]
 
 
@@ -229,7 +229,7 @@ def almost(energies: Sequence[DeviceEnergy]) -> list[dict[str, Any]]:
 
 def trapezoids(points: Points, begin: float, end: float, near: float) -> float | None:
     """The trapezoid rule, spelt out. Up to *near* beyond the outermost samples power holds."""
-    read = [(time, power) for time, power in points if 0 <= power < math.inf]
+    read = [(time, power) for time, power in points if 0 <= power <= MAX_POWER_W]
     if not read or read[0] == read[-1]:
         return None
     head, tail = max(read[0][0] - begin, 0.0), max(end - read[-1][0], 0.0)
@@ -253,7 +253,7 @@ def test_is_the_trapezoid_rule(measured, block: int) -> None:
 
     for device, column, one in zip(devices, samples.power_w.T, found, strict=True):
         points = list(zip(samples.times_s.tolist(), column.tolist(), strict=True))
-        inside = [t for t, p in points if 0 <= p < math.inf and begin.time_s <= t <= end.time_s]
+        inside = [t for t, p in points if 0 <= p <= MAX_POWER_W and begin.time_s <= t <= end.time_s]
         near = GAP_PERIODS * samples.stride * (device.period_s or math.inf)
         wanted = trapezoids(points, begin.time_s, end.time_s, near)
         assert one.integrated_j == (None if wanted is None else pytest.approx(wanted, abs=1e-9))
@@ -468,12 +468,14 @@ def test_counter_goes_before_integral() -> None:
 
 @pytest.mark.parametrize("sensor", Sensor)
 def test_the_sensor_is_where_the_energy_was_read(sensor: Sensor) -> None:
-    """The counter of a GPU is a sensor of its own. All else has one name for both."""
+    """The counter of a GPU that is sampled is a sensor of its own. All else has one name."""
     device = attrs.evolve(GPU, sensor=sensor)
 
     assert energy(each_second(1), 0, 1, device=device).sensor is sensor
     counted = energy(each_second(1), 0, 1, (0, 100), device).sensor
     assert counted is (Sensor.NVML_TOTAL_ENERGY if sensor.value.startswith("nvml") else sensor)
+    unsampled = attrs.evolve(device, period_s=None)
+    assert energy([], 0, 1, (0, 100), unsampled).sensor is sensor
 
 
 @pytest.mark.parametrize(
@@ -572,6 +574,27 @@ def test_readings_next_to_the_edges(counted: list[float], lost: bool) -> None:
     assert ("counter_reset" in measured.codes) == lost
 
 
+@pytest.mark.parametrize("counters", [(195, 800), (200, 605)])
+@pytest.mark.parametrize(("spread", "lost"), [(0.0, True), (2.1, False)])
+def test_readings_while_the_edges_were_read(
+    counters: tuple[float, float], spread: float, lost: bool
+) -> None:
+    """Whether they were read before the edge's own or after is not known: they tell of no reset."""
+    counted = [0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000]
+    counted[3 if counters[0] == 195 else 6] = 190 if counters[0] == 195 else 610
+    samples = Samples(
+        times_s=range(11), power_w=[100] * 11, temperature_c=[NAN] * 11, counter_j=counted
+    )
+    edges = (
+        Edge(time_s=time, counters_j=(counter,), spread_s=spread)
+        for time, counter in zip((2, 8), counters, strict=True)
+    )
+
+    (measured,) = device_energies([GPU], samples, *edges)
+
+    assert ("counter_reset" in measured.codes) == lost
+
+
 RAPL = attrs.evolve(
     GPU, sensor=Sensor.RAPL, scope="package", counter_refresh_s=0.001, counter_range_j=1000.0
 )
@@ -626,6 +649,29 @@ def test_as_fast_as_can_be_is_a_wrap(seconds: float, over_j: float) -> None:
 
     assert energy(points, 0, seconds, (1e6 - 1, over_j - 1), device).counter_j == over_j
     assert energy(points, 0, seconds, (1e6 - 1, over_j), device).codes[0] == "counter_reset"
+
+
+@pytest.mark.parametrize("device", [GPU, RAPL])
+def test_a_leap_is_a_reset(device: Device) -> None:
+    """A counter that ran faster than any device draws is not to be believed either."""
+    counted = [0, 100, 200, 1.1 * MAX_POWER_W + 200, *[1.1 * MAX_POWER_W + 300] * 5]
+
+    measured = energy(each_second(8), 0, 8, (0, counted[-1]), device, counter_j=counted)
+
+    assert (measured.counter_j, measured.codes) == (None, ("counter_reset",))
+    assert energy(each_second(5), 0, 5, (0, 4 * MAX_POWER_W), device).counter_j is not None
+    assert energy(each_second(5), 0, 5, (0, 6 * MAX_POWER_W), device).counter_j is None
+
+
+@pytest.mark.parametrize("device", [GPU, RAPL])
+def test_rounding_is_no_reset(device: Device) -> None:
+    """Of two floats that stand for one count the later one may be less by a little."""
+    counted = [0.3, 0.3, 0.1 + 0.2, 0.3, 0.3]
+
+    measured = energy(each_second(4), 0, 4, (0.1 + 0.2, 0.3), device, counter_j=counted)
+
+    assert measured.counter_j == 0
+    assert "counter_reset" not in measured.codes
 
 
 def test_beyond_its_range_is_a_reset() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from llem.domain.conditions import RequestSpan
 from llem.domain.energy import Phase, PhaseEnergy, Sensor
 from llem.measure import device_energies
+from llem.measure.integrate import MAX_POWER_W
 from llem.measure.phases import MIN_RESOLUTIONS, OVERLAP_SHARE, phase_energies
 from llem.protocols import Device, Edge, Samples
 
@@ -270,12 +271,28 @@ def test_what_did_not_happen_has_no_figure() -> None:
     assert {phase.code for phase in long_ago} == {"phase_too_short"}
 
 
-def test_a_bound_is_no_more_than_can_be_drawn() -> None:
-    """What lies between two requests for a moment may be all of it or nothing."""
-    (_, _, rest), _ = split(steady(10), [(0, 2, 4.99), (5, 7, 10)], 0, 10)
+@pytest.mark.parametrize(("limit", "top"), [(None, 300), (200.0, 300), (500.0, 500)])
+def test_a_bound_is_no_more_than_can_be_drawn(limit: float | None, top: float) -> None:
+    """What lies between two requests for a moment may be all of that or nothing."""
+    device = attrs.evolve(GPU, limit_w=limit)
+    points = [(t / 8, 300.0 if t % 3 else 100.0) for t in range(-8, 89)]
+    points[7] = (points[7][0], 2 * MAX_POWER_W)
+    requests = [(0, 2, 4.99), (5, 7, 10)]
 
-    assert rest.energy_j == pytest.approx(1, abs=0.01)
-    assert rest.error_bound_j <= 8 * rest.energy_j
+    (prefill, _, short), _ = split(sampled(points), requests, 0, 10, devices=[device])
+    (_, _, little), _ = split(
+        sampled([(t, power / 100) for t, power in points]),
+        requests,
+        0,
+        10,
+        devices=[attrs.evolve(device, limit_w=limit and limit / 100)],
+        counters=((0,), (40,)),
+    )
+
+    assert prefill.error_bound_j < prefill.energy_j
+    for rest, top_w in ((short, top), (little, top / 100)):
+        most_j = top_w * 0.01
+        assert rest.error_bound_j == pytest.approx(max(rest.energy_j, most_j - rest.energy_j))
 
 
 @pytest.mark.parametrize(
@@ -325,7 +342,7 @@ def test_without_devices() -> None:
     )
 
 
-@pytest.mark.parametrize("wrong", [NAN, math.inf, -math.inf, -5.0])
+@pytest.mark.parametrize("wrong", [NAN, math.inf, -math.inf, -5.0, 1.01 * MAX_POWER_W])
 def test_gaps_are_bridged(wrong: float) -> None:
     """A failed reading counts as if there had been no tick."""
     points = [(t / 8, 100.0 + 10 * (t % 5)) for t in range(81)]
