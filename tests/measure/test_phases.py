@@ -271,28 +271,24 @@ def test_what_did_not_happen_has_no_figure() -> None:
     assert {phase.code for phase in long_ago} == {"phase_too_short"}
 
 
-@pytest.mark.parametrize(("limit", "top"), [(None, 300), (200.0, 300), (500.0, 500)])
-def test_a_bound_is_no_more_than_can_be_drawn(limit: float | None, top: float) -> None:
+@pytest.mark.parametrize(
+    ("level", "limit", "bound"),
+    [(100, None, 2), (100, 200, 2), (100, 500, 4), (300, None, 3), (300, 500, 3), (300, 700, 4)],
+)
+def test_a_bound_is_no_more_than_can_be_drawn(
+    level: float, limit: float | None, bound: float
+) -> None:
     """What lies between two requests for a moment may be all of that or nothing."""
     device = attrs.evolve(GPU, limit_w=limit)
-    points = [(t / 8, 300.0 if t % 3 else 100.0) for t in range(-8, 89)]
+    points = [(t / 8, level if 36 < t < 44 else 400.0 - level) for t in range(-8, 89)]
     points[7] = (points[7][0], 2 * MAX_POWER_W)
     requests = [(0, 2, 4.99), (5, 7, 10)]
 
-    (prefill, _, short), _ = split(sampled(points), requests, 0, 10, devices=[device])
-    (_, _, little), _ = split(
-        sampled([(t, power / 100) for t, power in points]),
-        requests,
-        0,
-        10,
-        devices=[attrs.evolve(device, limit_w=limit and limit / 100)],
-        counters=((0,), (40,)),
-    )
+    (prefill, _, rest), _ = split(sampled(points), requests, 0, 10, devices=[device])
 
     assert prefill.error_bound_j < prefill.energy_j
-    for rest, top_w in ((short, top), (little, top / 100)):
-        most_j = top_w * 0.01
-        assert rest.error_bound_j == pytest.approx(max(rest.energy_j, most_j - rest.energy_j))
+    assert rest.energy_j == pytest.approx(level * 0.01)
+    assert rest.error_bound_j == pytest.approx(bound)
 
 
 @pytest.mark.parametrize(
