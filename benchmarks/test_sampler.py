@@ -1,6 +1,9 @@
 """Sampling 8 devices at 100 Hz while the main thread runs Python, beside a sampling thread."""
 
+import os
+import random
 import shutil
+import signal
 import statistics
 import subprocess
 import threading
@@ -12,7 +15,10 @@ import pytest
 
 from llem.measure.sampler import Sampler
 
-DEVICES, PERIOD_S, SECONDS, ROUNDS = 8, 0.01, 2.0, 7
+DEVICES, PERIOD_S, SECONDS, ROUNDS = 8, 0.01, 2.0, 5
+PAIRS, PIECE_S = 150, 0.1
+"""A virtual machine's speed moves within seconds, so that only short neighbours compare."""
+
 CALL_MS = 0.1
 FAKE = Path(__file__).parents[1] / "tests" / "measure" / "fake_nvml.c"
 
@@ -49,12 +55,14 @@ class SamplingThread:
     def __init__(self):
         pynvml.nvmlInit()
         self.handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(DEVICES)]
-        self.rows, self.ending = [], threading.Event()
+        self.rows, self.ending, self.going = [], threading.Event(), threading.Event()
+        self.going.set()
         self.thread = threading.Thread(target=self.run)
 
     def run(self):
         deadline = time.monotonic()
         while not self.ending.is_set():
+            self.going.wait()
             now = time.monotonic()
             for handle in self.handles:
                 self.rows.append(
@@ -69,6 +77,12 @@ class SamplingThread:
 
     def start(self):
         self.thread.start()
+
+    def pause(self):
+        self.going.clear()
+
+    def resume(self):
+        self.going.set()
 
     def stop(self):
         self.ending.set()
@@ -86,34 +100,63 @@ class SamplingProcess:
         devices = [f"{pynvml.nvmlDeviceGetUUID(handle)},instant,1" for handle in handles]
         pynvml.nvmlShutdown()
         self.sampler = Sampler("nvml", [str(library), *devices], devices=DEVICES, period_s=PERIOD_S)
+        self.others = children()
 
     def start(self):
         self.sampler.start()
+        (self.child,) = children() - self.others
+
+    def pause(self):
+        os.kill(self.child, signal.SIGSTOP)
+
+    def resume(self):
+        os.kill(self.child, signal.SIGCONT)
 
     def stop(self):
         return len(self.sampler.stop().times_s)
 
 
+def children():
+    """Processes that this one started."""
+    return {int(pid) for pid in Path("/proc/thread-self/children").read_text().split()}
+
+
+def samples_taken(sampler):
+    """Share of the samples asked for while the main thread is busy."""
+    sampler.start()
+    began = time.monotonic()
+    work(SECONDS)
+    passed = time.monotonic() - began
+    return sampler.stop() / (passed / PERIOD_S)
+
+
+def throughput_left(sampler):
+    """The main thread's rounds while it samples, as shares of those while it pauses."""
+    shares = []
+    sampler.start()
+    for _ in range(PAIRS):
+        rounds = {}
+        for turn in random.sample([sampler.resume, sampler.pause], 2):
+            turn()
+            time.sleep(PERIOD_S / 2)
+            rounds[turn.__name__] = work(PIECE_S)
+        shares.append(rounds["resume"] / rounds["pause"])
+    sampler.resume()
+    sampler.stop()
+    return shares
+
+
 def test_rate_and_cost(library, capsys):
     """Samples of those asked for, and what is left of the main thread's throughput, in turn."""
-    shares = {"llem": [], "thread": []}
-    throughput = {"llem": [], "thread": [], "alone": []}
+    make = {"llem": lambda: SamplingProcess(library), "thread": SamplingThread}
+    taken, left = ({name: [] for name in make} for _ in range(2))
     for _ in range(ROUNDS):
-        before = work(SECONDS)
-        for name, taken in shares.items():
-            sampler = SamplingProcess(library) if name == "llem" else SamplingThread()
-            sampler.start()
-            began = time.monotonic()
-            done = work(SECONDS)
-            passed = time.monotonic() - began
-            taken.append(sampler.stop() / (passed / PERIOD_S))
-            after = work(SECONDS)
-            throughput[name].append(2 * done / (before + after))
-            throughput["alone"].append(after / before)
-            before = after
+        for name, sampler in make.items():
+            taken[name].append(samples_taken(sampler()))
+    for name, sampler in make.items():
+        left[name] += throughput_left(sampler())
     with capsys.disabled():
         print(f"\n8 devices at {1 / PERIOD_S:.0f} Hz, main thread in pure Python, medians:")
-        for name, left in throughput.items():
-            taken = shares.get(name)
-            share = f"{statistics.median(taken):.1%} of the samples" if taken else ""
-            print(f"  {name:12} {share:24} {statistics.median(left):.1%} of the throughput")
+        for name in make:
+            share, kept = statistics.median(taken[name]), statistics.median(left[name])
+            print(f"  {name:8} {share:6.1%} of the samples, {kept:6.1%} of the throughput")

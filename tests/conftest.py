@@ -37,3 +37,5 @@ def no_stray_driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
         raise OSError(name)
 
     monkeypatch.setattr(pynvml, "CDLL", missing)
+    monkeypatch.setattr(pynvml, "nvmlLib", None)
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
