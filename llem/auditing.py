@@ -167,11 +167,11 @@ def _integral(
 
 
 def _choices(result: ExperimentResult) -> Iterator[Check]:
-    """Each device's energy is its counter where that advanced, else the integral."""
+    """Each device's energy is its counter where that advanced, else the integral of some power."""
     for process in result.process_results:
         for device in process.devices:
             name = _named(result, process, device)
-            chosen = device.counter_j or device.integrated_j
+            chosen = device.counter_j or device.integrated_j or None
             yield Check(
                 name=f"{name} energy_j",
                 recorded=device.energy_j,

@@ -418,6 +418,9 @@ def test_phases_add_up_to_the_total(
             )
             clock.sleep(pauses)
 
+    if run.result.total_energy_j is None:
+        assert counted is False
+        return
     energies = [*phases(run.result).values()]
     assert len(energies) == 3
     if None not in energies:

@@ -62,13 +62,15 @@ def device_energies(
     The energy of each device from *begin* to *end*, with its evidence.
 
     ``energy_j`` is the difference of the device's counter where it has one that advanced, else the
-    integral of its power, else None. ``error_bound_j`` bounds what sampling
-    and refreshing leave out, not the calibration of the sensor. Below, *top* is the power limit or
-    the greatest power seen, whichever is more:
+    integral of its power where it drew any, else None. ``error_bound_j`` bounds what sampling and
+    refreshing leave out, not the calibration of the sensor. Below, *top* is the power limit or the
+    greatest power seen, whichever is more:
 
     - counter: its refresh period, and the time that reading the edges took, times *top*. Each
       reading is at most one refresh old, so the difference is off by at most one refresh. None
-      where *top* is not known.
+      where *top* is not known. Where the integral lies further away than both bounds explain, one
+      of the two is wrong, as a counter is that stood still for a while: the bound then reaches to
+      the far end of the integral's.
     - integral: for neighbouring samples their distance, or the sensor's refresh period where that
       is longer, times the change of power between them, which holds for any power that moves one
       way in between. More than `UNSEEN_PERIODS` apart it may have done otherwise: their distance
@@ -79,7 +81,7 @@ def device_energies(
     Codes: ``counter_reset`` a counter ran backwards, or stopped answering; ``sampling_gap`` more
     than `GAP_PERIODS` without a sample; ``samples_missed`` fewer than `MIN_COVERAGE` of them;
     ``sources_disagree`` counter and integral differ by more than `DISAGREEMENT_LIMIT` and what the
-    counter's refresh explains, or the counter stands still; ``mig_parent_energy`` the figure is
+    counter's refresh explains, or the counter stands still while power is drawn; ``mig_parent_energy`` the figure is
     that of a whole GPU that is split; ``energy_not_measured`` there is no figure.
 
     Args:
@@ -178,9 +180,11 @@ def _traces(
     devices: Sequence[Device], samples: Samples, begin_s: float, end_s: float
 ) -> list[_Trace]:
     """One trace a device. Devices that are sampled alike go through a block together."""
+    first, last = samples.times_s.searchsorted([begin_s, end_s]).tolist()
+    near = samples.between(max(first - 1, 0), last + 1)
     traces = [
         _Trace(
-            attrs.evolve(device, refresh_s=max(device.refresh_s, _oldest_s(samples, column))),
+            attrs.evolve(device, refresh_s=max(device.refresh_s, _oldest_s(near, column))),
             None if device.period_s is None else device.period_s * samples.stride,
         )
         for column, device in enumerate(devices)
@@ -291,10 +295,8 @@ def _device_energy(
     integral = _integral(trace, begin.time_s, end.time_s)
     integrated_j = None if integral is None else integral.energy_j
     counter_bound_j = _counter_bound(trace, begin, end)
-    # A counter that stands still has not been refreshed: its 0 is no figure.
-    energy_j = counter_j or integrated_j
-    integral_bound_j = None if integral is None else integral.bound_j
-    bound_j = counter_bound_j if counter_j else integral_bound_j
+    # A counter that stands still has not been refreshed, and no device draws nothing: 0 is no figure.
+    energy_j = counter_j or integrated_j or None
     gap_s = trace.gap_s(begin.time_s, end.time_s)
     expected = _expected(trace.period_s, duration_s)
     coverage = None if expected is None else min(trace.inside / expected, 1.0)
@@ -326,7 +328,7 @@ def _device_energy(
         sampling_period_s=trace.period_s,
         max_gap_s=gap_s,
         coverage=coverage,
-        error_bound_j=bound_j,
+        error_bound_j=None if energy_j is None else _bound(counter_j, counter_bound_j, integral),
         codes=tuple(code for code, applies in codes.items() if applies),
     )
 
@@ -355,6 +357,19 @@ def _integral(trace: _Trace, begin_s: float, end_s: float) -> _Integral | None:
         most_j = top_w * (end_s - begin_s)
         bound_j += unattended * max(most_j - energy_j, energy_j)
     return _Integral(energy_j, bound_j)
+
+
+def _bound(
+    counter_j: float | None, counter_bound_j: float | None, integral: _Integral | None
+) -> float | None:
+    """That of the source that was chosen, and more where the two cannot both hold."""
+    if not counter_j:
+        return None if integral is None else integral.bound_j
+    if counter_bound_j is None or integral is None:
+        return counter_bound_j
+    apart_j = abs(counter_j - integral.energy_j)
+    explained = apart_j <= counter_bound_j + integral.bound_j
+    return counter_bound_j if explained else apart_j + integral.bound_j
 
 
 def _counter_bound(trace: _Trace, begin: Edge, end: Edge) -> float | None:

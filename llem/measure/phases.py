@@ -157,7 +157,9 @@ def _pieces(
     firsts = np.array([span.first_token_s for span in ordered], float)
     ends = np.array([span.end_s for span in ordered])
     overlap_s = ends[:-1] - starts[1:]
-    overlap = bool((overlap_s > OVERLAP_SHARE * np.minimum(*_neighbours(ends - starts))).any())
+    together = overlap_s > OVERLAP_SHARE * np.minimum(*_neighbours(ends - starts))
+    # What ran together before the window, or after it, is nothing to it.
+    overlap = bool((together & (ends[:-1] > begin_s) & (starts[1:] < end_s)).any())
     starts[1:] = np.maximum(starts[1:], ends[:-1])
     firsts = np.maximum(firsts, starts)
 

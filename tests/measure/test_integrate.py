@@ -62,6 +62,12 @@ def each_second(seconds: int, power: float = 100.0) -> list[tuple[float, float]]
     return [(float(t), power) for t in range(seconds + 1)]
 
 
+def assert_within_its_bound(measured: DeviceEnergy, truth: float) -> None:
+    """There is no figure only where there is no energy."""
+    energy_j, bound_j = measured.energy_j or 0.0, measured.error_bound_j or 0.0
+    assert abs(energy_j - truth) <= bound_j + 1e-6 * truth + 1e-9
+
+
 watts = st.floats(0, 1000, width=32)
 
 
@@ -93,8 +99,8 @@ def test_constant_power_is_exact(window, power: float) -> None:
     measured = energy(flat, begin, end, device=PATIENT)
 
     assert measured.integrated_j == pytest.approx(power * (end - begin))
-    assert measured.energy_j == measured.integrated_j
-    assert measured.error_bound_j == 0
+    assert (measured.energy_j or 0) == measured.integrated_j
+    assert not measured.error_bound_j
 
 
 @given(windows(), st.floats(0, 100), st.floats(0, 50))
@@ -145,7 +151,7 @@ def test_steps_stay_within_the_bound(window, data: st.DataObject) -> None:
 
     for device in (GPU, PATIENT):
         measured = energy(points, begin, end, device=device)
-        assert abs(measured.energy_j - truth) <= measured.error_bound_j + 1e-6
+        assert_within_its_bound(measured, truth)
 
 
 WRONG = [NAN, math.inf, -math.inf, -5.0, 1.01 * MAX_POWER_W]
@@ -323,7 +329,7 @@ def test_exact_samples_stay_within_the_bound(sampled, shares: list[float]) -> No
     measured = energy([(t, curve.power_w(t)) for t in times], begin, end, device=device)
 
     truth = curve.energy_j(begin, end)
-    assert abs(measured.energy_j - truth) <= measured.error_bound_j + 1e-6 * truth + 1e-9
+    assert_within_its_bound(measured, truth)
 
 
 @given(sampled_curves(), st.data())
@@ -342,7 +348,7 @@ def test_missing_samples_stay_within_the_bound(sampled, data: st.DataObject) -> 
 
     assume(measured.energy_j is not None)
     truth = curve.energy_j(begin, end)
-    assert abs(measured.energy_j - truth) <= measured.error_bound_j + 1e-6 * truth + 1e-9
+    assert_within_its_bound(measured, truth)
 
 
 @given(
@@ -377,7 +383,7 @@ def test_slow_sensors_stay_within_the_bound(
     measured = energy([(t, reading(t)) for t in times], begin, end, device=device)
 
     truth = curve.energy_j(begin, end)
-    assert abs(measured.energy_j - truth) <= measured.error_bound_j + 1e-6 * truth + 1e-9
+    assert_within_its_bound(measured, truth)
 
 
 @given(sampled_curves(), st.tuples(*[st.floats(0, 1)] * 5))
@@ -412,7 +418,7 @@ def test_counters_stay_within_the_bound(sampled, shares: tuple[float, ...]) -> N
 
     assert measured.sensor is Sensor.NVML_TOTAL_ENERGY
     truth = curve.energy_j(begin, end)
-    assert abs(measured.energy_j - truth) <= measured.error_bound_j + 1e-6 * truth + 1e-9
+    assert_within_its_bound(measured, truth)
 
 
 def test_edges_are_interpolated() -> None:
@@ -700,12 +706,13 @@ def test_counter_alone() -> None:
         ([(0, 100), (5, 300), (10, 100)], None, 30.0),
         ([(0, 100), (5, 300), (10, 100)], 200.0, 30.0),
         ([(0, 100), (5, 300), (10, 100)], 400.0, 40.0),
-        ([(0, 0), (5, 0), (10, 0)], None, 0.0),
+        ([(0, 1), (5, 1), (10, 1)], None, 90 + 10),
+        ([(0, 0), (5, 0), (10, 0)], None, 100.0),
         ([(0, NAN), (5, NAN), (10, NAN)], None, None),
     ],
 )
 def test_bound_of_a_counter(points: Points, limit: float | None, bound: float | None) -> None:
-    """One refresh of the most that is drawn. Where nothing tells of that there is none."""
+    """One refresh of the most that is drawn, or what the integral cannot agree with."""
     device = attrs.evolve(GPU, counter_refresh_s=0.1, limit_w=limit)
     assert energy(points, 0, 10, (500, 600), device).error_bound_j == pytest.approx(bound)
 
@@ -741,10 +748,12 @@ def test_counter_that_may_stand_still() -> None:
 
 
 def test_idle_counter_that_stands_still() -> None:
-    """Nothing drawn and nothing counted agree."""
+    """No device draws nothing: where both sources say so, neither is a figure."""
     measured = energy(each_second(10, 0), 0, 10, (500, 500))
 
-    assert (measured.energy_j, measured.codes) == (0, ())
+    assert (measured.energy_j, measured.error_bound_j) == (None, None)
+    assert (measured.counter_j, measured.integrated_j) == (0, 0)
+    assert measured.codes == ("energy_not_measured",)
 
 
 @pytest.mark.parametrize(
@@ -773,9 +782,26 @@ def test_no_figure_from_one_sample() -> None:
 
 @pytest.mark.parametrize(("at", "joules"), [(-1, None), (0, 0), (1.5, 0), (3, 0), (4, None)])
 def test_window_of_no_length(at: float, joules: float | None) -> None:
-    """Nothing is drawn in no time, and nobody knows of a time beyond the samples."""
+    """Nothing is measured in no time, and nobody knows of a time beyond the samples."""
     measured = energy([(t, 100 * t) for t in range(4)], at, at)
-    assert (measured.energy_j, measured.error_bound_j) == (joules, joules)
+    assert (measured.energy_j, measured.error_bound_j) == (None, None)
+    assert measured.integrated_j == joules
+
+
+def test_a_counter_that_freezes_on_the_way() -> None:
+    """It is off by what the integral saw, and the bound says so."""
+    points = [(t / 10, 300 if t >= 50 else 100) for t in range(101)]
+    device = attrs.evolve(GPU, period_s=0.1, counter_refresh_s=0.1, limit_w=400.0)
+    truth = 5 * 100 + 5 * 300
+
+    frozen = energy(points, 0, 10, (0, 1880.0), device)
+    sound = energy(points, 0, 10, (0, truth - 30.0), device)
+
+    assert frozen.energy_j == 1880
+    assert "sources_disagree" not in frozen.codes
+    assert_within_its_bound(frozen, truth)
+    assert frozen.error_bound_j < 2 * (truth - 1880)
+    assert sound.error_bound_j == pytest.approx(40)
 
 
 def test_no_figure_where_sampling_fell_silent() -> None:
@@ -890,6 +916,14 @@ def test_the_age_of_readings_tells_of_the_refresh(ages: list[float] | None, boun
     device = attrs.evolve(OFTEN, refresh_s=0.1)
     measured = energy(FLAT, 0, 10, device=device, reading_age_s=ages)
     assert measured.error_bound_j == pytest.approx(bound)
+
+
+def test_a_late_reading_of_another_time_is_nothing_to_the_window() -> None:
+    """A reading that was late before the window, or after it, leaves the bound as it is."""
+    device = attrs.evolve(OFTEN, refresh_s=0.1)
+    ages = [0.5] * 20 + [0.05] * 161 + [0.5] * 20
+    measured = energy(FLAT, 2, 8, device=device, reading_age_s=ages)
+    assert measured.error_bound_j == pytest.approx(0.1 * 100)
 
 
 @pytest.mark.parametrize(("gap", "said"), [(5.0, False), (5.1, True)])

@@ -315,6 +315,15 @@ def test_requests_at_the_same_time(requests: list[Times], overlap: bool) -> None
         assert math.fsum(phase.energy_j for phase in phases) == pytest.approx(total)
 
 
+def test_requests_of_another_time_may_have_run_together() -> None:
+    """Before the window or after it."""
+    served = [(1, 2, 5), (1, 2, 5), (7, 8, 11), (13, 14, 17), (13, 14, 17)]
+
+    phases, total_j = split(steady(20, 100.0), served, 6, 12)
+
+    assert [phase.energy_j for phase in phases] == pytest.approx([100, 300, total_j - 400])
+
+
 @pytest.mark.parametrize(
     "requests", [[], [(1, None, 2)], [(1, 2, 4), (5, None, 8)], [(1, None, 2), (5, 6, 8)]]
 )
@@ -408,9 +417,10 @@ def test_bound_of_a_phase() -> None:
 
 
 def test_nothing_drawn() -> None:
-    """Of no energy each phase has none, and what a counter alone saw belongs to neither."""
+    """Nothing was read then, and what a counter alone saw belongs to neither phase."""
     none, _ = split(steady(10, 0.0), [(1, 2, 5)], 0, 10)
     little, _ = split(steady(10, 0.0), [(1, 2, 5)], 0, 10, counters=((0,), (5,)))
 
-    assert [phase.energy_j for phase in none] == [0, 0, 0]
+    assert [phase.energy_j for phase in none] == [None] * 3
+    assert {phase.code for phase in none} == {"power_not_sampled"}
     assert [phase.energy_j for phase in little] == [0, 0, 5]

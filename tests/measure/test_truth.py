@@ -69,8 +69,8 @@ SILENT = Model({**NO_COUNTER, **AVERAGE, "field_average": 3})
 
 @st.composite
 def curves(draw: st.DrawFn, kind: str) -> Curve:
-    """Power below the limit. What happens does so in the first 0.6 s."""
-    watts = st.floats(0, LIMIT_W) | st.sampled_from([0.0, 60.0, LIMIT_W])
+    """Power below the limit, of a device that is on. What happens does so in the first 0.6 s."""
+    watts = st.floats(1, LIMIT_W) | st.sampled_from([1.0, 60.0, LIMIT_W])
     at_s = draw(st.floats(0, 0.6))
     match kind:
         case "constant":
@@ -162,7 +162,7 @@ def any_curves(draw: st.DrawFn) -> Curve:
     if draw(st.booleans()):
         return draw(curves("square"))
     steps_s = draw(st.lists(st.sampled_from([0.01, 0.05, 0.1, 0.37]), min_size=1, max_size=20))
-    watts = st.sampled_from([0.0, 60.0, 350.0, LIMIT_W])
+    watts = st.sampled_from([1.0, 60.0, 350.0, LIMIT_W])
     times_s = itertools.accumulate(steps_s)
     return Curve(kind="points", points=tuple((time_s, draw(watts)) for time_s in times_s))
 
