@@ -79,7 +79,7 @@ def aggregate_results(
     _check_one_run(ordered, allow_mixed_backends)
     devices = _distinct_devices(ordered)
     energy_j = _total_energy(ordered, devices)
-    time_s = _wall_clock(ordered)
+    time_s = wall_clock_sec(ordered)
     tokens = sum(process.inference_metrics.total_tokens for process in ordered)
     inputs = _sum_known(process.inference_metrics.input_tokens for process in ordered)
     outputs = _sum_known(process.inference_metrics.output_tokens for process in ordered)
@@ -224,8 +224,12 @@ def _rank(energy_j: float | None) -> float:
     return -1.0 if energy_j is None else energy_j
 
 
-def _wall_clock(processes: list[RawProcessResult]) -> float:
-    """Length of the union of all windows. Unit: s."""
+def wall_clock_sec(processes: Sequence[RawProcessResult]) -> float:
+    """
+    Length of the union of the windows of *processes*: concurrent time counts once. Unit: s.
+
+    Of one process it is the time by the monotonic clock.
+    """
     if len(processes) == 1:
         return processes[0].inference_metrics.inference_time_sec
     total, covered = 0.0, None

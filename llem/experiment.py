@@ -369,7 +369,11 @@ class Experiment:
             origin_s=self._start_s,
             requests=self._recorder.spans,
         )
-        return evidence, measure.to_table(meter.devices, samples, origin_s=self._start_s)
+        devices = measure.as_refreshed(meter.devices, samples, self._begin.time_s, end.time_s)
+        spread_s = (self._begin.spread_s + end.spread_s) / 2
+        return evidence, measure.to_table(
+            devices, samples, origin_s=self._start_s, spread_s=spread_s
+        )
 
     def _aggregate(self, process: RawProcessResult, evidence: Evidence) -> ExperimentResult:
         begin_s = self._begin.time_s - self._start_s

@@ -21,6 +21,7 @@ from llem.codec import from_json
 from llem.domain.config import BaselineConfig, ExperimentConfig, WarmupConfig
 from llem.domain.energy import DeviceEnergy, EnergyBreakdown, Phase, PhaseEnergy, Sensor
 from llem.domain.result import ExperimentResult
+from llem.domain.timeseries import TIMING_KEY
 from llem.errors import NaiveTimeWarning, SidecarSchemaError
 from llem.experiment import Experiment
 from llem.measure import ReplayMeter
@@ -251,7 +252,8 @@ def changed(value: Any, path: Sequence[str | int], change: Callable[[Any], Any])
     return attrs.evolve(value, **{step: changed(getattr(value, step), rest, change)})
 
 
-FIRST, SECOND = ("process_results", 0, "devices", 0), ("process_results", 0, "devices", 1)
+PROCESS = ("process_results", 0)
+FIRST, SECOND = (*PROCESS, "devices", 0), (*PROCESS, "devices", 1)
 
 
 @pytest.mark.parametrize(
@@ -270,6 +272,14 @@ FIRST, SECOND = ("process_results", 0, "devices", 0), ("process_results", 0, "de
         (("devices", 0, "counter_j"), "result device 0 (GPU-0) counter_j"),
         (("devices", 0, "integrated_j"), "result device 0 (GPU-0) integrated_j"),
         (("devices", 1, "integrated_j"), "result device 1 (GPU-1) integrated_j"),
+        ((*SECOND, "error_bound_j"), "device 1 (GPU-1) error_bound_j"),
+        (("devices", 1, "error_bound_j"), "result device 1 (GPU-1) error_bound_j"),
+        (("energy_per_device_j", 1), "result device 1 (GPU-1) energy_per_device_j"),
+        ((*PROCESS, "energy_metrics", "total_energy_j"), "energy_metrics total_energy_j"),
+        ((*PROCESS, "energy_metrics", "duration_sec"), "energy_metrics duration_sec"),
+        (("total_inference_time_sec",), "total_inference_time_sec"),
+        (("avg_tokens_per_second",), "avg_tokens_per_second"),
+        (("energy_breakdown", "phases", 0, "duration_s"), "phases duration_s"),
         (("total_energy_j",), "total_energy_j"),
         (("total_energy_j",), "phases"),
         (("avg_energy_per_token_j",), "avg_energy_per_token_j"),
@@ -296,6 +306,52 @@ def test_a_figure_that_was_changed_by_a_percent_is_named(
         assert not any(name.startswith(untouched) for name in differing(found))
 
 
+def test_a_time_of_inference_that_was_halved_is_named(run: Experiment) -> None:
+    """Throughput would double with it."""
+    halved = changed(
+        run.result, (*PROCESS, "inference_metrics", "inference_time_sec"), lambda time_s: time_s / 2
+    )
+
+    assert "inference_time_sec" in differing(audit(halved, run.timeseries))
+
+
+@pytest.mark.parametrize(
+    "code", ["sampling_gap", "samples_missed", "sources_disagree", "energy_not_measured"]
+)
+def test_a_code_that_does_not_apply_is_named(run: Experiment, code: str) -> None:
+    """Nor may one be taken out that does."""
+    told = changed(run.result, (*SECOND, "codes"), lambda codes: (*codes, code))
+
+    found = audit(told, run.timeseries)
+
+    assert differing(found) == [f"device 1 (GPU-1) {code}"]
+    assert (found.checks[0].agrees, only(found, f"device 1 (GPU-1) {code}").recorded) == (True, 1)
+
+
+def test_a_code_that_was_taken_out_is_named(run: Experiment) -> None:
+    """The samples tell of it."""
+    middle = rows_inside(run)[100]
+    table = pa.concat_tables([run.timeseries[:middle], run.timeseries[middle + 20 :]])
+
+    found = audit(run.result, table)
+
+    assert only(found, "device 0 (GPU-0) sampling_gap").recomputed == 1
+    assert "device 0 (GPU-0) sampling_gap" in differing(found)
+
+
+def test_a_time_series_that_does_not_tell_of_its_sensors(run: Experiment) -> None:
+    """As of another tool: the bounds are not checked, and that is said."""
+    bare = run.timeseries.replace_schema_metadata(None)
+    odd = run.timeseries.replace_schema_metadata({TIMING_KEY: b'{"0": 5}'})
+
+    for table in (bare, odd):
+        found = audit(run.result, table)
+
+        assert only(found, "device 0 (GPU-0) error_bound_j").agrees is None
+        assert found.agrees
+        assert not found.complete
+
+
 @pytest.mark.parametrize("edge", [0, 1])
 def test_a_window_that_was_moved_is_noticed(run: Experiment, edge: int) -> None:
     """By a hundredth of it, at either end."""
@@ -311,7 +367,10 @@ def test_samples_that_were_not_there_are_named(run: Experiment, by: int) -> None
     """Ten more or ten less of them."""
     result = changed(run.result, (*FIRST, "sample_count"), lambda count: count + by)
 
-    assert differing(audit(result, run.timeseries)) == ["device 0 (GPU-0) sample_count"]
+    assert differing(audit(result, run.timeseries)) == [
+        "device 0 (GPU-0) sample_count",
+        "result device 0 (GPU-0) sample_count",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -321,6 +380,9 @@ def test_samples_that_were_not_there_are_named(run: Experiment, by: int) -> None
         ((*FIRST, "integrated_j"), "device 0 (GPU-0) integrated_j"),
         ((*FIRST, "disagreement"), "device 0 (GPU-0) disagreement"),
         ((*FIRST, "max_gap_s"), "device 0 (GPU-0) max_gap_s"),
+        ((*FIRST, "coverage"), "device 0 (GPU-0) coverage"),
+        ((*FIRST, "error_bound_j"), "device 0 (GPU-0) error_bound_j"),
+        (("devices", 1, "coverage"), "result device 1 (GPU-1) coverage"),
         (("devices", 1, "integrated_j"), "result device 1 (GPU-1) integrated_j"),
         (("devices", 1, "energy_j"), "result device 1 (GPU-1) energy_j"),
         (("total_energy_j",), "total_energy_j"),
@@ -371,7 +433,7 @@ def rows_inside(run: Experiment) -> list[int]:
 def test_a_sample_that_was_changed_is_noticed(
     run: Experiment, data: st.DataObject, factor: float
 ) -> None:
-    """Any one of them: the integral of its device is named, and no other."""
+    """Any one of them: the integral of its device is named, its bound may be, and no other."""
     row = data.draw(st.sampled_from(rows_inside(run)))
     power_w = column(run.timeseries, "gpu_power_w")
     power_w[row] *= factor
@@ -379,7 +441,9 @@ def test_a_sample_that_was_changed_is_noticed(
     found = audit(run.result, with_column(run.timeseries, "gpu_power_w", power_w))
 
     index = run.timeseries["gpu_index"][row].as_py()
-    assert differing(found) == [f"device {index} (GPU-{index}) integrated_j"]
+    name = f"device {index} (GPU-{index})"
+    assert f"{name} integrated_j" in differing(found)
+    assert {*differing(found)} <= {f"{name} integrated_j", f"{name} error_bound_j"}
 
 
 @given(data=st.data(), shift=st.sampled_from([-0.4, 0.4, 30.0]))
@@ -422,7 +486,8 @@ def test_a_sample_that_cannot_be_makes_no_other_tolerable(run: Experiment, odd_w
 
     found = audit(run.result, with_column(run.timeseries, "gpu_power_w", power_w))
 
-    assert len(differing(found)) == 1
+    assert differing(found)[0] == "device 1 (GPU-1) integrated_j"
+    assert not any("device 0" in name for name in differing(found))
     assert only(found, "device 1 (GPU-1) integrated_j").tolerance < 0.1
 
 

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "report": {"errors", "domain", "codec"},
     "testing": SEAMS,
     "experiment": SEAMS | STAGES,
-    "auditing": SEAMS | {"measure"},
+    "auditing": SEAMS | {"aggregate", "measure"},
     "running": SEAMS | STAGES | {"experiment"},
     "cli": SEAMS | STAGES | {"experiment", "running", "auditing"},
     "__main__": {"cli"},

@@ -7,6 +7,13 @@ import attrs
 TIMESERIES_NAME = "timeseries.parquet"
 """The one name that a sidecar has."""
 
+TIMING_KEY = b"llem.timing"
+"""
+Where the metadata of a time series tells how its sensors read: a JSON object, index -> ``limit_w``,
+``refresh_s``, ``window_s``, ``counter_refresh_s`` and ``spread_s``, the mean time that reading the
+counters at an edge of the window took. An error bound is computed anew from these.
+"""
+
 
 @attrs.frozen(kw_only=True)
 class Column:

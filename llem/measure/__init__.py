@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from llem.measure.clock import SystemClock
     from llem.measure.environment import Capability, capabilities, snapshot
     from llem.measure.evidence import gather_evidence
-    from llem.measure.integrate import device_energies, mean_power_w
+    from llem.measure.integrate import as_refreshed, device_energies, mean_power_w
     from llem.measure.nvml import NvmlMeter
     from llem.measure.processes import context_held, foreign, gpu_processes, own_processes
     from llem.measure.rapl import RaplMeter
     from llem.measure.replay import ReplayMeter
-    from llem.measure.series import from_table, to_table
+    from llem.measure.series import from_table, timings, to_table
     from llem.measure.throttle import throttle_info
     from llem.measure.warmup import derive_measurement_methodology, warm_up
     from llem.measure.zeus import ZeusMeter
@@ -30,12 +30,12 @@ _HOMES = {
     "llem.measure.clock": ["SystemClock"],
     "llem.measure.environment": ["Capability", "capabilities", "snapshot"],
     "llem.measure.evidence": ["gather_evidence"],
-    "llem.measure.integrate": ["device_energies", "mean_power_w"],
+    "llem.measure.integrate": ["as_refreshed", "device_energies", "mean_power_w"],
     "llem.measure.nvml": ["NvmlMeter"],
     "llem.measure.processes": ["context_held", "foreign", "gpu_processes", "own_processes"],
     "llem.measure.rapl": ["RaplMeter"],
     "llem.measure.replay": ["ReplayMeter"],
-    "llem.measure.series": ["from_table", "to_table"],
+    "llem.measure.series": ["from_table", "timings", "to_table"],
     "llem.measure.throttle": ["throttle_info"],
     "llem.measure.warmup": ["derive_measurement_methodology", "warm_up"],
     "llem.measure.zeus": ["ZeusMeter"],
@@ -51,6 +51,7 @@ __all__ = [
     "ReplayMeter",
     "SystemClock",
     "ZeusMeter",
+    "as_refreshed",
     "capabilities",
     "context_held",
     "default_cache_folder",
@@ -66,6 +67,7 @@ __all__ = [
     "own_processes",
     "snapshot",
     "throttle_info",
+    "timings",
     "to_table",
     "warm_up",
 ]

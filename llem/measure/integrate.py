@@ -81,8 +81,9 @@ def device_energies(
     Codes: ``counter_reset`` a counter ran backwards, or stopped answering; ``sampling_gap`` more
     than `GAP_PERIODS` without a sample; ``samples_missed`` fewer than `MIN_COVERAGE` of them;
     ``sources_disagree`` counter and integral differ by more than `DISAGREEMENT_LIMIT` and what the
-    counter's refresh explains, or the counter stands still while power is drawn; ``mig_parent_energy`` the figure is
-    that of a whole GPU that is split; ``energy_not_measured`` there is no figure.
+    counter's refresh explains, or the counter stands still while power is drawn;
+    ``mig_parent_energy`` the figure is that of a whole GPU that is split; ``energy_not_measured``
+    there is no figure.
 
     Args:
         devices: The meter's devices.
@@ -180,14 +181,9 @@ def _traces(
     devices: Sequence[Device], samples: Samples, begin_s: float, end_s: float
 ) -> list[_Trace]:
     """One trace a device. Devices that are sampled alike go through a block together."""
-    first, last = samples.times_s.searchsorted([begin_s, end_s]).tolist()
-    near = samples.between(max(first - 1, 0), last + 1)
     traces = [
-        _Trace(
-            attrs.evolve(device, refresh_s=max(device.refresh_s, _oldest_s(near, column))),
-            None if device.period_s is None else device.period_s * samples.stride,
-        )
-        for column, device in enumerate(devices)
+        _Trace(device, None if device.period_s is None else device.period_s * samples.stride)
+        for device in as_refreshed(devices, samples, begin_s, end_s)
     ]
     groups: dict[tuple[float, float | None], list[int]] = {}
     for column, trace in enumerate(traces):
@@ -200,6 +196,18 @@ def _traces(
             chosen = power_w if len(columns) == len(traces) else power_w[:, columns]
             _add_block([traces[i] for i in columns], times_s, chosen, begin_s, end_s)
     return traces
+
+
+def as_refreshed(
+    devices: Sequence[Device], samples: Samples, begin_s: float, end_s: float
+) -> tuple[Device, ...]:
+    """*devices*, refreshed as seldom as the timestamps of their readings in the window show."""
+    first, last = samples.times_s.searchsorted([begin_s, end_s]).tolist()
+    near = samples.between(max(first - 1, 0), last + 1)
+    return tuple(
+        attrs.evolve(device, refresh_s=max(device.refresh_s, _oldest_s(near, column)))
+        for column, device in enumerate(devices)
+    )
 
 
 def _oldest_s(samples: Samples, column: int) -> float:
@@ -295,7 +303,7 @@ def _device_energy(
     integral = _integral(trace, begin.time_s, end.time_s)
     integrated_j = None if integral is None else integral.energy_j
     counter_bound_j = _counter_bound(trace, begin, end)
-    # A counter that stands still has not been refreshed, and no device draws nothing: 0 is no figure.
+    # A counter that stands still was not refreshed, and no device draws nothing: 0 is no figure.
     energy_j = counter_j or integrated_j or None
     gap_s = trace.gap_s(begin.time_s, end.time_s)
     expected = _expected(trace.period_s, duration_s)

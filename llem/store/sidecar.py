@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llem.domain.process import SCHEMA_VERSION
 from llem.domain.result import ExperimentResult
-from llem.domain.timeseries import COLUMNS, Column
+from llem.domain.timeseries import COLUMNS, TIMING_KEY, Column
 from llem.errors import SidecarIntegrityError, SidecarSchemaError
 from llem.store.reading import read_regular_file
 
@@ -62,6 +62,7 @@ def read_table(timeseries: "pa.Table | str | os.PathLike[str]", max_rows: int) -
 
 def _as_written(table: "pa.Table", source: str) -> "pa.Table":
     """*table* in the types that are written, its values such as a meter can give."""
+    timing = (table.schema.metadata or {}).get(TIMING_KEY)
     import pyarrow as pa
     from pyarrow import compute
 
@@ -82,7 +83,7 @@ def _as_written(table: "pa.Table", source: str) -> "pa.Table":
         raise SidecarSchemaError(f"{source}: column timestamp_s must not decrease")
     if table.num_rows and pc.min(table.column("gpu_index")).as_py() < 0:
         raise SidecarSchemaError(f"{source}: column gpu_index must be >= 0")
-    return table
+    return table if timing is None else table.replace_schema_metadata({TIMING_KEY: timing})
 
 
 def encode(table: "pa.Table", result: ExperimentResult) -> bytes:
@@ -90,9 +91,11 @@ def encode(table: "pa.Table", result: ExperimentResult) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    schema = _schema(result)
+    schema = schema.with_metadata(schema.metadata | (table.schema.metadata or {}))
     sink = pa.BufferOutputStream()
     pq.write_table(
-        table.cast(_schema(result)),
+        table.cast(schema),
         sink,
         compression="zstd",
         use_dictionary=_DICTIONARY,
