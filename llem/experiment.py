@@ -5,7 +5,8 @@ import importlib.metadata
 import math
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -237,12 +238,12 @@ class Experiment:
             padding_tokens: Input tokens that were padding.
             flops: Floating-point operations. None: not known.
             mode: How *ttft_s* and *itl_s* were taken.
-            ended_s: ``time.monotonic()`` of the last token. Unit: s. None: now. It tells when
-                prefill and decode were, whose energy is then told apart.
+            ended_s: ``time.monotonic()`` of the last token, within the measured window. Unit: s.
+                None: now. It tells when prefill and decode were, whose energy is then told apart.
 
         Raises:
             ResultValidationError: A value is negative, not finite, or no number, or the values do
-                not go together.
+                not go together. Nothing of the request is kept.
             IncompleteRunError: The ``with`` block is not yet entered, or left, or its window is
                 over.
         """
@@ -256,15 +257,16 @@ class Experiment:
             output_tokens=_each(output_tokens),
             latency_s=latency_s,
             ttft_s=ttft_s,
-            itl_s=() if itl_s is None else tuple(itl_s),
+            itl_s=() if itl_s is None else _listed(itl_s),
             padding_tokens=padding_tokens,
             flops=flops,
             mode=mode,
             ended_s=now_s if ended_s is None else ended_s,
         )
-        if ended_s is not None and ended_s > now_s:
+        if ended_s is not None and not self._begin.time_s <= ended_s <= now_s:
             raise ResultValidationError(
-                f"ended_s must not be after now, {now_s} by time.monotonic(), got {ended_s}",
+                f"ended_s must be from {self._begin.time_s}, when the measured window began, to "
+                f"now, {now_s}, got {ended_s}: give time.monotonic() of the last token",
                 field="ended_s",
             )
         self._recorder.add(output)
@@ -466,8 +468,20 @@ class Experiment:
         )
 
 
-def _each(tokens: int | Iterable[int]) -> tuple[int, ...]:
-    return tuple(tokens) if isinstance(tokens, Iterable) else (tokens,)
+def _each(tokens: Any) -> tuple[Any, ...]:
+    listed = _listed(tokens)
+    return listed if isinstance(listed, tuple) else (tokens,)
+
+
+def _listed(values: Any) -> Any:
+    """*values* as a tuple, or as they are where they are no row of values, to be refused."""
+    if isinstance(values, str | bytes | bytearray | Mapping | AbstractSet):
+        return values
+    try:
+        row = iter(values)
+    except TypeError:
+        return values
+    return tuple(row)
 
 
 def _new_experiment_id(model: str, start: datetime) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -1290,8 +1291,14 @@ def test_threads_lose_no_request(clock) -> None:
         ("input_tokens", None),
         ("input_tokens", [1, -1]),
         ("input_tokens", "12"),
+        ("input_tokens", b"1"),
+        ("input_tokens", {8: 1}),
+        ("input_tokens", np.array(8)),
         ("output_tokens", -1),
         ("output_tokens", True),
+        ("output_tokens", None),
+        ("output_tokens", [None]),
+        ("output_tokens", {2}),
         ("latency_s", -0.1),
         ("latency_s", NAN),
         ("latency_s", float("inf")),
@@ -1301,6 +1308,12 @@ def test_threads_lose_no_request(clock) -> None:
         ("ttft_s", NAN),
         ("itl_s", [0.1, -0.1]),
         ("itl_s", [NAN]),
+        ("itl_s", 5),
+        ("itl_s", "12"),
+        ("itl_s", b"12"),
+        ("itl_s", {0.5: 1}),
+        ("itl_s", {0.5}),
+        ("itl_s", np.array(0.5)),
         ("padding_tokens", -1),
         ("flops", -1.0),
         ("flops", NAN),
@@ -1309,6 +1322,8 @@ def test_threads_lose_no_request(clock) -> None:
         ("ended_s", "64"),
         ("ended_s", 64.25),
         ("ended_s", 1.7e9),
+        ("ended_s", 63.75),
+        ("ended_s", -1),
     ],
 )
 def test_record_refuses_what_cannot_be(clock, field: str, value: Any) -> None:
@@ -1327,6 +1342,37 @@ def test_record_refuses_what_cannot_be(clock, field: str, value: Any) -> None:
     assert process.per_request_latencies_ms == (1000,)
     assert process.inference_metrics.latency_measurements.ttft_ms == (500,)
     assert process.extended_metrics.batch.num_batches == 1
+
+
+def test_a_request_that_ended_before_the_window_is_refused(clock) -> None:
+    """It is no part of what is measured; the error says when the window was."""
+    request = {"input_tokens": 8, "output_tokens": 2, "latency_s": 1.0}
+
+    with Experiment(CONFIG, clock=clock, meter=None) as run:
+        run.record(**request, ended_s=64)
+        clock.sleep(4.0)
+        with run.window():
+            clock.sleep(2.0)
+            with pytest.raises(
+                ResultValidationError,
+                match=r"^ended_s must be from 68\.0, .* to now, 70\.0, got 67\.5: give time\.mono",
+            ):
+                run.record(**request, ended_s=67.5)
+            run.record(**request, ended_s=68.0)
+            run.record(**request, ended_s=70.0)
+
+    assert run.result.total_tokens == 20
+
+
+@pytest.mark.parametrize("kind", [list, tuple, iter, np.array, range])
+def test_counts_of_a_batch_come_in_any_row(clock, kind: Callable[[Any], Any]) -> None:
+    """Lists, tuples, arrays, and what can be gone through once."""
+    counts = kind(3) if kind is range else kind([0, 1, 2])
+
+    with Experiment(CONFIG, clock=clock, meter=None) as run:
+        run.record(input_tokens=counts, output_tokens=[1, 1, 1], latency_s=1.0)
+
+    assert (run.result.input_tokens, run.result.output_tokens) == (3, 3)
 
 
 # Requests
