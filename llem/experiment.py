@@ -22,6 +22,7 @@ from llem.domain.conditions import Evidence, GpuProcess
 from llem.domain.config import ExperimentConfig
 from llem.domain.energy import BaselineMethod, EnergyBreakdown
 from llem.domain.environment import EnvironmentSnapshot, GPUEnvironment
+from llem.domain.fields import check_for
 from llem.domain.latency import MeasurementMode, WarmupResult
 from llem.domain.process import RawProcessResult, Timestamps
 from llem.domain.result import ExperimentResult
@@ -31,6 +32,8 @@ from llem.recording import Recorder, process_result
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_CHECK_MEMORY = check_for(float | None, {"minimum": 0})
 
 
 class Progress(Protocol):
@@ -67,7 +70,8 @@ class Experiment:
         meter: What reads the energy: one of your own, "auto" for what the configuration asks for,
             or None.
         synchronize: Returns once all work on the devices is done. None: torch's, where it is used.
-        peak_memory_mb: Gives the most device memory in use. Unit: MiB.
+        peak_memory_mb: Gives the most device memory in use. Unit: MiB. Where it fails, or gives
+            what no memory can be, that is not known.
         experiment_id: Unique name of the run. None: model, time and a random part.
         baseline_max_age_s: Use an idle power that was measured on this machine, of these devices,
             at most so long ago. Unit: s. 0: measure it.
@@ -447,8 +451,16 @@ class Experiment:
             breakdown=self._breakdown(evidence),
             thermal_throttle=measure.throttle_info(evidence.throttles, evidence.temperatures),
             warmup=self._warmup,
-            peak_memory_mb=self._peak_memory_mb(),
+            peak_memory_mb=self._peak_mb(),
         )
+
+    def _peak_mb(self) -> float | None:
+        """What the engine says of its memory, which is nothing to give up a run for."""
+        try:
+            peak_mb: float | None = _CHECK_MEMORY(self._peak_memory_mb(), "peak_memory_mb")
+        except Exception:  # noqa: BLE001  # the engine may be anyone's
+            return None
+        return peak_mb
 
     def _breakdown(self, evidence: Evidence) -> EnergyBreakdown | None:
         devices = evidence.devices

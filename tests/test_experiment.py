@@ -1555,6 +1555,25 @@ def test_peak_memory_is_sampled_where_the_engine_does_not_say(
     assert memory.inference_memory_mb == max(peak_mb - 32, 0)
 
 
+@pytest.mark.parametrize("said", [NAN, math.inf, -1.0, "320", True, [320.0], ZeroDivisionError])
+def test_peak_memory_that_cannot_be_is_not_known(clock, said: Any) -> None:
+    """The run is kept, and what was sampled stands in for it."""
+
+    def peak_memory_mb() -> Any:
+        if said is ZeroDivisionError:
+            raise said
+        return said
+
+    sampled = meter(clock, [(8, 200.0)], memory_mb=lambda _: 64.0)
+
+    result = run_for(clock, 8.0, meter=sampled, peak_memory_mb=peak_memory_mb).result
+    unknown = run_for(clock, 8.0, meter=None, peak_memory_mb=peak_memory_mb).result
+
+    assert (result.total_tokens, result.total_energy_j) == (10, 1600)
+    assert result.extended_metrics.memory.peak_memory_mb == 64
+    assert unknown.extended_metrics.memory.peak_memory_mb is None
+
+
 # Without a meter
 
 
