@@ -26,7 +26,14 @@ from llem.domain.fields import check_for
 from llem.domain.latency import MeasurementMode, WarmupResult
 from llem.domain.process import RawProcessResult, Timestamps
 from llem.domain.result import ExperimentResult
-from llem.errors import ConfigError, IncompleteRunError, MeterError, ResultValidationError
+from llem.errors import (
+    BackendError,
+    ConfigError,
+    IncompleteRunError,
+    LlemError,
+    MeterError,
+    ResultValidationError,
+)
 from llem.protocols import BackendInfo, BatchOutput, Clock, Edge, EnergyMeter
 from llem.recording import Recorder, process_result
 
@@ -70,6 +77,7 @@ class Experiment:
         meter: What reads the energy: one of your own, "auto" for what the configuration asks for,
             or None.
         synchronize: Returns once all work on the devices is done. None: torch's, where it is used.
+            Where it fails, so did what was run: that is a `BackendError`, and there is no result.
         peak_memory_mb: Gives the most device memory in use. Unit: MiB. Where it fails, or gives
             what no memory can be, that is not known.
         experiment_id: Unique name of the run. None: model, time and a random part.
@@ -335,8 +343,27 @@ class Experiment:
         self._begin = self._mark()
         self._start_s = self._begin.time_s
 
+    def _finish_work(self) -> None:
+        """
+        Return once all work on the devices is done.
+
+        Errors of kernels surface no sooner: what was recorded of them was not done.
+
+        Raises:
+            BackendError: They did not do it.
+        """
+        try:
+            self._synchronize()
+        except LlemError:
+            raise
+        except Exception as error:
+            raise BackendError(
+                f"the devices did not finish their work: {type(error).__name__}: {error}; the "
+                "requests before it may have failed too, so there is no result: run them again"
+            ) from error
+
     def _mark(self) -> Edge:
-        self._synchronize()
+        self._finish_work()
         if self._meter is None:
             return Edge(time_s=self._clock.monotonic(), counters_j=())
         return self._meter.mark()
@@ -349,7 +376,7 @@ class Experiment:
     def _finish(self) -> None:
         evidence, timeseries = Evidence(), None
         if self._end is None:
-            self._synchronize()
+            self._finish_work()
         end = self._end or Edge(time_s=self._clock.monotonic(), counters_j=())
         # The requests were measured all the same: they are not given up for a sensor, whoever's.
         try:

@@ -1140,6 +1140,30 @@ def test_a_meter_of_others_that_fails_takes_nothing_with_it(clock, fails: str) -
     assert "the meter failed: KeyError: 'no such plug'" in warning
 
 
+@pytest.mark.parametrize("edge", ["start", "end", "end of a window"])
+def test_work_that_fails_on_the_devices_gives_no_result(clock, edge: str) -> None:
+    """Errors of kernels surface when they are waited for, and are then told with their cause."""
+    recorded, broken = meter(clock, [(32, 200.0)]), edge == "start"
+
+    def synchronize() -> None:
+        if broken:
+            raise RuntimeError("an illegal memory access")
+
+    experiment = Experiment(CONFIG, clock=clock, meter=recorded, synchronize=synchronize)
+    with (
+        pytest.raises(BackendError, match="RuntimeError: an illegal memory access") as caught,
+        experiment as run,
+        run.window() if "window" in edge else contextlib.nullcontext(),
+    ):
+        run.record(input_tokens=3, output_tokens=4, latency_s=1.0)
+        broken = True
+
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert recorded.closed == 1
+    with pytest.raises(IncompleteRunError, match="ended with an exception"):
+        _ = experiment.result
+
+
 @pytest.mark.parametrize("time_s", [NAN, 1.0, None, "64"])
 def test_an_edge_of_others_that_cannot_be_is_none(clock, time_s: Any) -> None:
     """One before the window, or at no time: the run has its own clock."""
