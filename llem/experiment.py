@@ -166,6 +166,8 @@ class Experiment:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._stage != "measuring":
+            raise IncompleteRunError("an Experiment is left once, after it is entered: use `with`")
         self._stage = "over"
         try:
             if kind is None and (self._end is not None or not self._has_window):

@@ -1245,6 +1245,22 @@ def test_an_experiment_measures_once(clock) -> None:
         run.__enter__()
 
 
+def test_an_experiment_is_left_once_after_it_is_entered(clock) -> None:
+    """Left again it would lose the energy that it has."""
+    recorded = meter(clock, [(32, 200.0)])
+    run = Experiment(CONFIG, clock=clock, meter=recorded)
+
+    with pytest.raises(IncompleteRunError, match="after it is entered: use `with`"):
+        run.__exit__(None, None, None)
+    with run:
+        clock.sleep(1.0)
+    with pytest.raises(IncompleteRunError, match="is left once"):
+        run.__exit__(None, None, None)
+
+    assert run.result.total_energy_j == 200
+    assert recorded.closed == 1
+
+
 def test_requests_belong_inside_the_block(clock) -> None:
     """Before and after it they are refused, not dropped."""
     run = Experiment(CONFIG, clock=clock, meter=None)
