@@ -91,7 +91,7 @@ class Nvml:
     Args:
         library: Path or name of NVML's shared library.
         devices: For each GPU its UUID, how its power is read, and 1 where it has an energy counter,
-            joined by commas.
+            joined by commas. A UUID may hold commas itself.
 
     Raises:
         OSError: The library cannot be loaded, or does not answer.
@@ -103,7 +103,7 @@ class Nvml:
         if code:
             raise OSError(f"nvmlInit_v2 returned {code}")
         try:
-            self._gpus = [_Gpu(self._library, *device.split(",")) for device in devices]
+            self._gpus = [_Gpu(self._library, *device.rsplit(",", 2)) for device in devices]
         except OSError:
             self.close()
             raise

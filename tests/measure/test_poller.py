@@ -264,6 +264,20 @@ def test_what_cannot_be_read(kind: str, tmp_path: Path) -> None:
     assert re.fullmatch(r"error .*none.*\n", told)
 
 
+@pytest.mark.parametrize("uuid", ["GPU-here", "GPU-a,b", ",", "GPU-a\nb,"])
+def test_whatever_a_uuid_holds(uuid: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver is asked for it as it is."""
+    asked: list[bytes] = []
+    library = SimpleNamespace(
+        nvmlInit_v2=lambda: 0, nvmlDeviceGetHandleByUUID=lambda name, _: asked.append(name) or 0
+    )
+    monkeypatch.setattr(poller.ctypes, "CDLL", lambda _: library)
+
+    poller.source("nvml", ["library", f"{uuid},{poller.LEGACY},1"])
+
+    assert asked == [uuid.encode()]
+
+
 def test_file_without_a_number(tmp_path: Path) -> None:
     """A reading that fails is not a number, and the other files are read all the same."""
     paths = [tmp_path / name for name in ("empty", "text", "number")]

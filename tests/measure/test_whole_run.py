@@ -99,6 +99,18 @@ def test_what_is_sampled_beside_power(driver) -> None:
     assert 0 < result.thermal_throttle.throttle_duration_sec <= result.total_inference_time_sec
 
 
+def test_a_uuid_with_a_comma(driver) -> None:
+    """It reaches the sampling process whole."""
+    driver.set(gpu0__uuid="GPU-a,b")
+
+    result = measure(BRIEF).result
+
+    assert [device.uuid for device in result.devices] == ["GPU-a,b"]
+    drawn_j = 100 * result.total_inference_time_sec
+    assert result.devices[0].integrated_j == pytest.approx(drawn_j, rel=0.1)
+    assert "sampler_degraded" not in codes(result)
+
+
 def test_sampling_that_is_killed(driver) -> None:
     """A run goes on without it: the counter has the energy, and a warning says what is missing."""
     with Experiment(BRIEF, meter=(meter := NvmlMeter())) as run:
