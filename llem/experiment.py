@@ -34,7 +34,7 @@ from llem.errors import (
     MeterError,
     ResultValidationError,
 )
-from llem.protocols import BackendInfo, BatchOutput, Clock, Edge, EnergyMeter
+from llem.protocols import BackendInfo, BatchOutput, Clock, Device, Edge, EnergyMeter
 from llem.recording import Recorder, process_result
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ class Experiment:
         self._progress: Progress = progress or (lambda *_: None)
         self._recorder = Recorder()
         self._meter: EnergyMeter | None = None
+        self._devices: tuple[Device, ...] = ()
         self._not_measured: tuple[str, ...] = ()
         if not 0 <= baseline_max_age_s < math.inf:
             raise ConfigError(
@@ -147,6 +148,8 @@ class Experiment:
         # The meter goes first: while it is open the driver stays awake for whoever asks it.
         self._open_meter()
         try:
+            if self._meter is not None:
+                self._devices = measure.checked_devices(self._meter)
             self._progress("environment", 0, None)
             self._environment = measure.snapshot(clock=self._clock)
             self._look_around("start")
@@ -225,7 +228,7 @@ class Experiment:
         self._begin_window()
         self._start_s = start_s
         yield
-        self._end = self._mark()
+        self._end = self._end_edge()
 
     def record(
         self,
@@ -317,7 +320,7 @@ class Experiment:
 
     def _look_around(self, when: Literal["start", "end"]) -> None:
         """Who else is on the GPUs, and at the start whether anyone, the engine included, is."""
-        uuids = [d.uuid for d in self._meter.devices] if self._meter is not None else []
+        uuids = [device.uuid for device in self._devices]
         processes = measure.gpu_processes(uuids) if uuids else None
         own, holds = measure.own_processes(), _holds_context()
         self._foreign[when] = measure.foreign(processes or (), own, holds)
@@ -342,8 +345,35 @@ class Experiment:
             )
 
     def _begin_window(self) -> None:
-        self._begin = self._mark()
+        self._finish_work()
+        if self._meter is None:
+            self._begin = Edge(time_s=self._clock.monotonic(), counters_j=())
+        else:
+            self._begin = measure.checked_mark(self._meter, self._devices)
         self._start_s = self._begin.time_s
+
+    def _end_edge(self) -> Edge:
+        """The last edge, without counters where the meter fails."""
+        self._finish_work()
+        now_s = self._clock.monotonic()
+        with self._sparing_requests():
+            if self._meter is not None:
+                end = measure.checked_mark(self._meter, self._devices)
+                if end.time_s >= self._begin.time_s:
+                    return end
+                back_s = self._begin.time_s - end.time_s
+                raise MeterError(f"the time of the meter {self._meter.name} ran back {back_s:g} s")
+        return Edge(time_s=now_s, counters_j=())
+
+    @contextlib.contextmanager
+    def _sparing_requests(self) -> Iterator[None]:
+        """They were measured all the same, and are not given up for a sensor, whoever's."""
+        try:
+            yield
+        except MeterError as error:
+            self._not_measured = (str(error),)
+        except Exception as error:  # noqa: BLE001  # a meter may be anyone's
+            self._not_measured = (f"the meter failed: {type(error).__name__}: {error}",)
 
     def _finish_work(self) -> None:
         """
@@ -364,47 +394,30 @@ class Experiment:
                 "requests before it may have failed too, so there is no result: run them again"
             ) from error
 
-    def _mark(self) -> Edge:
-        self._finish_work()
-        if self._meter is None:
-            return Edge(time_s=self._clock.monotonic(), counters_j=())
-        return self._meter.mark()
-
     def _at(self, time_s: float) -> datetime:
         """The monotonic *time_s* as a date."""
         moment, anchor_s = self._anchor
         return moment + timedelta(seconds=time_s - anchor_s)
 
     def _finish(self) -> None:
-        evidence, timeseries = Evidence(), None
-        if self._end is None:
-            self._finish_work()
-        end = self._end or Edge(time_s=self._clock.monotonic(), counters_j=())
-        # The requests were measured all the same: they are not given up for a sensor, whoever's.
-        try:
-            if self._meter is not None:
-                end = self._end or self._meter.mark()
+        end, evidence, timeseries = self._end or self._end_edge(), Evidence(), None
+        with self._sparing_requests():
+            if self._meter is not None and end.counters_j:
                 evidence, timeseries = self._evidence(self._meter, end)
-        except MeterError as error:
-            self._not_measured = (str(error),)
-        except Exception as error:  # noqa: BLE001  # a meter may be anyone's
-            self._not_measured = (f"the meter failed: {type(error).__name__}: {error}",)
-        if not isinstance(end.time_s, float) or not end.time_s >= self._begin.time_s:
-            end = Edge(time_s=self._clock.monotonic(), counters_j=())
         self._look_around("end")
         self._made = self._aggregate(self._process(end, evidence), evidence), timeseries
 
     def _evidence(self, meter: EnergyMeter, end: Edge) -> "tuple[Evidence, pa.Table | None]":
         samples = meter.stop()
         evidence = measure.gather_evidence(
-            meter.devices,
+            self._devices,
             samples,
             self._begin,
             end,
             origin_s=self._start_s,
             requests=self._recorder.spans,
         )
-        devices = measure.as_refreshed(meter.devices, samples, self._begin.time_s, end.time_s)
+        devices = measure.as_refreshed(self._devices, samples, self._begin.time_s, end.time_s)
         spread_s = (self._begin.spread_s + end.spread_s) / 2
         return evidence, measure.to_table(
             devices, samples, origin_s=self._start_s, spread_s=spread_s

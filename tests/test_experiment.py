@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import math
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -1175,6 +1176,107 @@ def test_an_edge_of_others_that_cannot_be_is_none(clock, time_s: Any) -> None:
 
     assert run.result.total_inference_time_sec == 2
     assert run.result.end_time == run.result.start_time + timedelta(seconds=2)
+    assert run.result.total_energy_j is None
+    assert re.match(
+        "energy_not_measured: the (time of the )?meter replay", run.result.measurement_warnings[0]
+    )
+
+
+def edge_of(clock: Clock, *counters_j: float | None, time_s: Any = None) -> Callable[[], Edge]:
+    """What a meter's mark() may be: now, or at *time_s*, with whatever counters."""
+    return lambda: Edge(
+        time_s=clock.monotonic() if time_s is None else time_s, counters_j=counters_j
+    )
+
+
+WRONG_COUNTS = [(), (1.0,), (1.0, 2.0, 3.0)]
+"""Counters that are not those of two devices."""
+
+
+@pytest.mark.parametrize("counters_j", WRONG_COUNTS)
+@pytest.mark.parametrize("where", ["block", "window"])
+def test_an_edge_with_other_counters_than_devices_takes_nothing_with_it(
+    clock, counters_j: tuple[float, ...], where: str
+) -> None:
+    """The requests are kept, the energy is None, and the meter is named."""
+    recorded = meter(clock, [(32, 200.0)], [(32, 100.0)], counters=lambda t: (200 * t, 100 * t))
+
+    with (
+        Experiment(CONFIG, clock=clock, meter=recorded) as run,
+        run.window() if where == "window" else contextlib.nullcontext(),
+    ):
+        clock.sleep(2.0)
+        run.record(input_tokens=3, output_tokens=4, latency_s=1.0)
+        recorded.mark = edge_of(clock, *counters_j)
+
+    assert recorded.closed == 1
+    assert (run.result.total_tokens, run.result.total_inference_time_sec) == (7, 2)
+    assert run.result.total_energy_j is None
+    assert run.result.measurement_warnings[0].startswith(
+        f"energy_not_measured: the meter replay gave {len(counters_j)} counters for 2 devices"
+    )
+
+
+@pytest.mark.parametrize("config", [CONFIG, IDLE_16_S])
+@pytest.mark.parametrize("counters_j", WRONG_COUNTS)
+def test_an_edge_with_other_counters_than_devices_is_refused_at_the_start(
+    clock, config: ExperimentConfig, counters_j: tuple[float, ...]
+) -> None:
+    """Before anything runs for nothing, and the meter is let go."""
+    recorded = meter(clock, [(64, 200.0)], [(64, 100.0)])
+    recorded.mark = edge_of(clock, *counters_j)
+
+    with pytest.raises(MeterError, match=f"replay gave {len(counters_j)} counters for 2 devices"):
+        run_for(clock, 1.0, config, meter=recorded)
+
+    assert recorded.closed == 1
+
+
+@pytest.mark.parametrize("time_s", [NAN, math.inf, "64"])
+def test_an_edge_at_no_time_is_refused_at_the_start(clock, time_s: Any) -> None:
+    """No window could begin there."""
+    recorded = meter(clock, [(64, 200.0)])
+    recorded.mark = edge_of(clock, None, time_s=time_s)
+
+    with pytest.raises(MeterError, match=rf"replay gave {time_s!r} as the time.*time\.monotonic"):
+        run_for(clock, 1.0, meter=recorded)
+
+    assert recorded.closed == 1
+
+
+@pytest.mark.parametrize("config", [CONFIG, IDLE_16_S])
+def test_two_devices_of_one_index_are_refused(clock, config: ExperimentConfig) -> None:
+    """Their samples could not be told apart."""
+    recorded = meter(clock, [(64, 200.0)], [(64, 100.0)])
+    recorded._devices = recorded.devices[:1] * 2
+
+    with pytest.raises(MeterError, match="the meter replay has 2 devices of index 0"):
+        run_for(clock, 1.0, config, meter=recorded)
+
+    assert recorded.closed == 1
+
+
+@pytest.mark.parametrize("fails", [MeterError("lost"), KeyError("lost")])
+def test_a_meter_that_fails_at_the_end_of_a_window_takes_nothing_with_it(
+    clock, fails: Exception
+) -> None:
+    """As at the end of the block: what runs after it goes on."""
+    recorded = meter(clock, [(32, 200.0)])
+
+    def mark() -> Edge:
+        clock.sleep(8.0)
+        raise fails
+
+    with Experiment(CONFIG, clock=clock, meter=recorded) as run:
+        with run.window():
+            clock.sleep(2.0)
+            run.record(input_tokens=3, output_tokens=4, latency_s=1.0)
+            recorded.mark = mark
+        clock.sleep(1.0)
+
+    assert (run.result.total_tokens, run.result.total_inference_time_sec) == (7, 2)
+    assert run.result.total_energy_j is None
+    assert "lost" in run.result.measurement_warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -1195,14 +1297,8 @@ def test_an_option_that_cannot_be_is_refused(clock, option: dict[str, Any], name
 def test_a_meter_that_samples_what_it_has_no_device_for_takes_nothing_with_it(clock) -> None:
     """It is as good as one that fails."""
 
-    class Odd(Meter):
-        @property
-        def devices(self) -> tuple[Device, ...]:
-            return (*super().devices, *super().devices)
-
-    odd = Odd(
-        meter(clock, [(32, 200.0)]).devices, meter(clock, [(32, 200.0)])._samples, clock=clock
-    )
+    one, two = meter(clock, [(32, 200.0)]), meter(clock, [(32, 200.0)], [(32, 200.0)])
+    odd = Meter(two.devices, one._samples, clock=clock)
 
     result = run_for(clock, 32.0, meter=odd).result
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llem.measure.baseline import BaselineCache, IdlePower, default_cache_folder, idle_power
+    from llem.measure.checked import checked_devices, checked_mark
     from llem.measure.choose import open_meter
     from llem.measure.clock import SystemClock
     from llem.measure.environment import Capability, capabilities, snapshot
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "llem.measure.baseline": ["BaselineCache", "IdlePower", "default_cache_folder", "idle_power"],
+    "llem.measure.checked": ["checked_devices", "checked_mark"],
     "llem.measure.choose": ["open_meter"],
     "llem.measure.clock": ["SystemClock"],
     "llem.measure.environment": ["Capability", "capabilities", "snapshot"],
@@ -53,6 +55,8 @@ __all__ = [
     "ZeusMeter",
     "as_refreshed",
     "capabilities",
+    "checked_devices",
+    "checked_mark",
     "context_held",
     "default_cache_folder",
     "derive_measurement_methodology",

@@ -18,6 +18,7 @@ import orjson
 
 from llem.domain.energy import BaselineMethod
 from llem.domain.fields import Record, quantity
+from llem.measure.checked import checked_devices, checked_mark
 from llem.measure.integrate import MAX_POWER_W, device_energies, mean_power_w
 from llem.protocols import Clock, EnergyMeter
 
@@ -152,17 +153,17 @@ def measure_baseline(
     The meter must not be sampling, and is not afterwards.
 
     Raises:
-        MeterError: The meter cannot sample.
+        MeterError: The meter cannot sample, or does not do what a meter does.
     """
-    timestamp = clock.now()
+    devices, timestamp = checked_devices(meter), clock.now()
     meter.start()
     try:
-        begin = meter.mark()
+        begin = checked_mark(meter, devices)
         clock.sleep(duration_s)
-        end = meter.mark()
+        end = checked_mark(meter, devices)
     finally:
         samples = meter.stop()
-    energies = device_energies(meter.devices, samples, begin, end)
+    energies = device_energies(devices, samples, begin, end)
     passed_s = end.time_s - begin.time_s
     return Baseline(
         power_w=mean_power_w(energies, passed_s),

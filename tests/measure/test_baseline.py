@@ -29,7 +29,7 @@ from llem.measure.baseline import (
     idle_power,
     measure_baseline,
 )
-from llem.protocols import Device, Samples
+from llem.protocols import Device, Edge, Samples
 
 NAN = math.nan
 NOW = datetime(2026, 1, 1, 0, 1, 40, tzinfo=UTC)
@@ -75,6 +75,18 @@ def test_device_without_a_figure(clock) -> None:
 
 def test_no_devices(clock) -> None:
     assert measure_baseline(idle(clock), 10, clock).total_w is None
+
+
+@pytest.mark.parametrize("counters_j", [(None,), (None, None, None)])
+def test_a_meter_with_other_counters_than_devices(clock, counters_j: tuple[None, ...]) -> None:
+    """It is an error that names the meter, which is left as it was."""
+    meter = idle(clock, 50, 30)
+    meter.mark = lambda: Edge(time_s=clock.monotonic(), counters_j=counters_j)
+
+    with pytest.raises(MeterError, match=r"meter replay gave . counters for 2 devices"):
+        measure_baseline(meter, 10, clock)
+    with pytest.raises(MeterError, match="start it first"):
+        meter.stop()
 
 
 def test_nothing_in_no_time(clock) -> None:
