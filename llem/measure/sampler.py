@@ -27,7 +27,7 @@ START_TIMEOUT_S = 10.0
 """Time until the first sample: 0.02 s, or longer where the driver wakes up. Unit: s."""
 
 STOP_TIMEOUT_S = 10.0
-"""Time that a reading may still take once sampling ends. Longer, and the driver hangs. Unit: s."""
+"""Time that a reading may still take once sampling ends. It takes milliseconds. Unit: s."""
 
 
 @attrs.frozen(eq=False)
@@ -171,10 +171,7 @@ class _Process:
             code = self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._kill()
-            notes.append(
-                f"the sensor has not answered for {STOP_TIMEOUT_S:g} s: its driver hangs; "
-                "see `dmesg`, and restart the machine if it does not recover"
-            )
+            notes.append(_overdue("process"))
             return 1
         said = stderr.read().decode(errors="replace").strip()
         stderr.close()
@@ -231,10 +228,7 @@ class _Thread:
         self._ending.set()
         self._thread.join(STOP_TIMEOUT_S)
         if self._thread.is_alive():
-            notes.append(
-                f"the sensor has not answered for {STOP_TIMEOUT_S:g} s: its driver hangs; "
-                "see `dmesg`, and restart the machine if it does not recover"
-            )
+            notes.append(_overdue("thread"))
         elif self._fault is not None:
             notes.append(f"sampling ended early: {self._fault}")
         return self._stride
@@ -280,6 +274,13 @@ def _readable(descriptor: int, timeout_s: float) -> bool:
     waiting = select.poll()
     waiting.register(descriptor, select.POLLIN)
     return bool(waiting.poll(1000 * timeout_s))
+
+
+def _overdue(runner: str) -> str:
+    return (
+        f"the sampling {runner} did not end within {STOP_TIMEOUT_S:g} s: it was stopped or held "
+        "up, or the driver hangs; see `dmesg`, and restart the machine if that does not recover"
+    )
 
 
 def _ending(code: int, said: str) -> str:
