@@ -213,7 +213,7 @@ class _Thread:
         self._stride = 1
         try:
             self._source = poller.source(kind, arguments)
-        except OSError as error:
+        except Exception as error:
             raise MeterError(f"the sensor cannot be sampled: {error}") from error
         self._thread = threading.Thread(
             target=self._run,
@@ -222,7 +222,11 @@ class _Thread:
             daemon=True,
         )
         self._thread.start()
-        self._begun.wait(START_TIMEOUT_S)
+        if not self._begun.wait(START_TIMEOUT_S):
+            self._ending.set()
+            raise MeterError(f"the sensor has not answered for {START_TIMEOUT_S:g} s: see `dmesg`")
+        if self._fault is not None:
+            raise MeterError(f"the sensor cannot be sampled: {self._fault}") from self._fault
 
     def stop(self, notes: list[str]) -> int:
         self._ending.set()

@@ -329,6 +329,44 @@ def test_neither_process_nor_thread(counter) -> None:
 
 
 @pytest.mark.usefixtures("threaded")
+@pytest.mark.parametrize("method", ["__init__", "read"])
+@pytest.mark.parametrize("fault", [OSError, AttributeError])
+def test_thread_that_cannot_take_the_first_sample(
+    start, monkeypatch, method: str, fault: type[Exception]
+) -> None:
+    """As with a process there is nothing to begin with, and the error says why."""
+
+    def fail(*args: object) -> None:
+        raise fault("broken")
+
+    threads, files = threading.active_count(), open_files()
+    monkeypatch.setattr(poller.Files, method, fail)
+    with pytest.raises(MeterError, match="the sensor cannot be sampled: broken"):
+        start()
+    wait_until(lambda: threading.active_count() == threads)
+    monkeypatch.undo()
+    gc.collect()
+    assert open_files() == files
+
+
+@pytest.mark.usefixtures("threaded")
+def test_thread_that_hangs_at_the_first_sample(start, monkeypatch) -> None:
+    """As with a process it is not waited for, and ends where it ever gets an answer."""
+    monkeypatch.setattr(sampler, "START_TIMEOUT_S", 0.05)
+    threads, released, read = threading.active_count(), threading.Event(), poller.Files.read
+
+    def hang(self: poller.Files, slowly: bool) -> list[tuple[float, ...]]:
+        released.wait(PATIENCE_S)
+        return read(self, slowly)
+
+    monkeypatch.setattr(poller.Files, "read", hang)
+    with pytest.raises(MeterError, match=r"the sensor has not answered for 0\.05 s"):
+        start()
+    released.set()
+    wait_until(lambda: threading.active_count() == threads)
+
+
+@pytest.mark.usefixtures("threaded")
 def test_fault_in_the_thread(start, monkeypatch) -> None:
     """It does not die in silence, nor does it take with it what it had."""
     threads = threading.active_count()
