@@ -4,7 +4,8 @@ Reads devices at a steady rate: the one file that the sampling process runs.
 ``python -I -S poller.py KIND PERIOD_S MAX_TICKS ARGUMENT...`` writes one record a tick to stdout, a
 file, until stdin ends. It starts in milliseconds, as it imports neither llem nor any package, and
 nothing that its parent does holds it up, as a thread of the parent waits for the interpreter's
-lock. stderr tells ``ready`` once the first record is written, and at the end how it ended.
+lock. stderr tells ``ready`` once the first record is written, ``stride N`` whenever records are
+dropped and at the end, or how else it ended.
 """
 
 import ctypes
@@ -244,6 +245,7 @@ def poll(
     max_ticks: int,
     output: int,
     ready: "Callable[[], object]",
+    thinned: "Callable[[int], object]",
     wait: "Callable[[float], bool]",
 ) -> int:
     """
@@ -259,6 +261,7 @@ def poll(
         max_ticks: Ticks that are kept at most.
         output: File descriptor, to read and write.
         ready: Called once the first tick is written.
+        thinned: Called with the stride whenever it has grown.
         wait: Lets a time in s pass, and returns whether it is time to end.
 
     Returns:
@@ -293,6 +296,7 @@ def poll(
         if written >= max_ticks:
             written = _thin(output, size)
             stride *= 2
+            thinned(stride)
 
 
 def _thin(output: int, size: int) -> int:
@@ -344,6 +348,7 @@ def main(arguments: list[str]) -> int:
             max_ticks=int(max_ticks),
             output=1,
             ready=lambda: tell("ready"),
+            thinned=lambda stride: tell(f"stride {stride}"),
             wait=wait,
         )
         devices.close()

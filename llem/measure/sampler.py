@@ -29,6 +29,9 @@ START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 10.0
 """Time that a reading may still take once sampling ends. It takes milliseconds. Unit: s."""
 
+MAX_TOLD = 2**16
+"""More than the sampling process ever tells, and what a pipe holds. Unit: byte."""
+
 
 @attrs.frozen(eq=False)
 class Recording:
@@ -144,6 +147,7 @@ class _Process:
     def __init__(self, command: list[str], file: Any) -> None:
         if not sys.executable or getattr(sys, "frozen", False) or os.name != "posix":
             raise MeterError("no Python interpreter can be started here")
+        self._told = ""
         try:
             # A session of its own: Ctrl-C in the terminal is for the parent alone.
             self._process = subprocess.Popen(  # noqa: S603  # our own file, no shell
@@ -170,23 +174,29 @@ class _Process:
         try:
             code = self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
+            said = self._said()
             self._kill()
             notes.append(_overdue("process"))
-            return 1
-        said = stderr.read().decode(errors="replace").strip()
-        stderr.close()
-        if code == 0 and said.startswith("stride "):
-            return int(said.split()[1])
-        notes.append(f"the sampling process ended early: {_ending(code, said)}")
-        return 1
+        else:
+            said = self._said()
+            stderr.close()
+            if code:
+                notes.append(f"the sampling process ended early: {_ending(code, said)}")
+        return _stride(said)
+
+    def _said(self) -> str:
+        """What it has told until now."""
+        _, stderr = self._pipes()
+        if _readable(stderr.fileno(), 0):
+            self._told += os.read(stderr.fileno(), MAX_TOLD).decode(errors="replace")
+        return self._told
 
     def _await_first(self) -> None:
         _, stderr = self._pipes()
-        descriptor = stderr.fileno()
-        if not _readable(descriptor, START_TIMEOUT_S):
+        if not _readable(stderr.fileno(), START_TIMEOUT_S):
             raise MeterError(f"the sampling process has not begun for {START_TIMEOUT_S:g} s")
-        said = os.read(descriptor, 4096).decode(errors="replace").strip()
-        if said != "ready":
+        said = self._said().strip()
+        if said.partition("\n")[0] != "ready":
             raise MeterError(
                 f"the sampling process did not begin: {said or _ending(self._process.wait(1), '')}"
             )
@@ -241,12 +251,13 @@ class _Thread:
         # Its own descriptor: a thread that hangs must not write into a file that came after.
         output = os.dup(descriptor)
         try:
-            self._stride = poller.poll(
+            poller.poll(
                 self._source,
                 period_s=period_s,
                 max_ticks=max_ticks,
                 output=output,
                 ready=self._begun.set,
+                thinned=self._thinned,
                 wait=self._ending.wait,
             )
         except Exception as fault:  # noqa: BLE001  # a thread has no caller: stop() tells it
@@ -255,6 +266,9 @@ class _Thread:
             self._source.close()
             self._begun.set()
             os.close(output)
+
+    def _thinned(self, stride: int) -> None:
+        self._stride = stride
 
 
 def _recording(data: bytes, devices: int, stride: int, notes: tuple[str, ...]) -> Recording:
@@ -287,7 +301,14 @@ def _overdue(runner: str) -> str:
     )
 
 
+def _stride(said: str) -> int:
+    """The last stride that *said* tells of."""
+    strides = [line for line in said.splitlines() if line.startswith("stride ")]
+    return int(strides[-1].split()[1]) if strides else 1
+
+
 def _ending(code: int, said: str) -> str:
-    if said:
-        return said.splitlines()[-1].removeprefix("error ")
+    last = said.strip().rpartition("\n")[2]
+    if last and not last.startswith(("ready", "stride ")):
+        return last.removeprefix("error ")
     return f"killed by signal {-code}" if code < 0 else f"exit status {code}"

@@ -73,6 +73,7 @@ class Written:
         stride: What `poller.poll` returned.
         sizes: Size of the file at each wait. Unit: byte.
         readies: Readings that were taken when it said that it is ready.
+        told: The strides that it told of on the way.
     """
 
     times_s: list[float]
@@ -80,12 +81,14 @@ class Written:
     stride: int
     sizes: list[int]
     readies: list[int]
+    told: list[int]
 
 
 def polled(source: FakeSource, ticks: int, max_ticks: int = 10**6) -> Written:
     """Poll *source* until *ticks* readings are taken, on its own clock."""
     sizes: list[int] = []
     readies: list[int] = []
+    told: list[int] = []
 
     with tempfile.TemporaryFile() as file:
 
@@ -103,6 +106,7 @@ def polled(source: FakeSource, ticks: int, max_ticks: int = 10**6) -> Written:
                 max_ticks=max_ticks,
                 output=file.fileno(),
                 ready=lambda: readies.append(len(source.begun_s)),
+                thinned=told.append,
                 wait=wait,
             )
         data = os.pread(file.fileno(), 10**9, 0)
@@ -115,7 +119,7 @@ def polled(source: FakeSource, ticks: int, max_ticks: int = 10**6) -> Written:
         assert [row[1] for row in rows] == list(range(source.rows))
         assert len({row[0] for row in rows}) == 1
         readings.append(int(rows[0][0]))
-    return Written(times_s, readings, stride, sizes, readies)
+    return Written(times_s, readings, stride, sizes, readies, told)
 
 
 costs = st.lists(st.integers(0, 200).map(lambda part: part * PERIOD_S / 64), max_size=40)
@@ -187,6 +191,7 @@ def test_every_second_one_is_dropped(sizes: tuple[int, int]) -> None:
     assert kept[:-1] == [i * written.stride for i in range(len(kept) - 1)]
     assert 0 < kept[-1] - kept[-2] <= written.stride
     assert math.log2(written.stride).is_integer()
+    assert [1, *written.told] == [2**i for i in range(int(math.log2(written.stride)) + 1)]
     assert len(kept) >= min(ticks, max_ticks // 2 + 1)
 
 

@@ -214,6 +214,42 @@ def test_killed_process(start) -> None:
     assert children(os.getpid()) == set()
 
 
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGSTOP])
+def test_stride_of_a_process_that_did_not_end(start, monkeypatch, ending: signal.Signals) -> None:
+    """What it dropped before is known, and so how far apart its samples are."""
+    monkeypatch.setattr(sampler, "MAX_ROWS", 8)
+    monkeypatch.setattr(sampler, "STOP_TIMEOUT_S", 0.1)
+    sampling = start()
+    wait_for_thinning(sampling)
+    os.kill(own_child(), ending)
+    recording = sampling.stop()
+
+    assert_thinned(recording)
+    (note,) = recording.notes
+    assert note.endswith("killed by signal 9") or "did not end within" in note
+
+
+def wait_for_thinning(sampling: Sampler) -> None:
+    """Return once records were dropped, and a time after that."""
+    most = 0
+
+    def has_shrunk() -> bool:
+        nonlocal most
+        most = max(most, size_of(sampling))
+        return size_of(sampling) < most
+
+    wait_until(has_shrunk)
+    time.sleep(0.05)
+
+
+def assert_thinned(recording: Recording) -> None:
+    """Every *stride*-th tick of 0.005 s was kept, and some were not."""
+    assert recording.stride in {2**i for i in range(1, 20)}
+    assert len(recording.times_s) >= 4
+    ticks = np.median(np.diff(recording.times_s)) / 0.005
+    assert ticks == pytest.approx(recording.stride, rel=0.5)
+
+
 def test_process_held_up(start) -> None:
     """Where it did not run there is a gap, and after that it goes on as before."""
     sampling = start()
@@ -381,6 +417,23 @@ def test_fault_in_the_thread(start, monkeypatch) -> None:
     recording = sampling.stop()
     assert_whole(recording, 5)
     assert recording.notes[1:] == ("sampling ended early: broken",)
+
+
+@pytest.mark.usefixtures("threaded")
+def test_stride_of_a_thread_that_failed(start, monkeypatch) -> None:
+    """What it dropped before is known."""
+
+    def fail(*args: object) -> None:
+        raise ZeroDivisionError("broken")
+
+    monkeypatch.setattr(sampler, "MAX_ROWS", 8)
+    threads = threading.active_count()
+    sampling = start()
+    wait_for_thinning(sampling)
+    monkeypatch.setattr(poller.Files, "read", fail)
+    wait_until(lambda: threading.active_count() == threads)
+
+    assert_thinned(sampling.stop())
 
 
 @pytest.mark.usefixtures("threaded")
