@@ -53,12 +53,17 @@ def print_lines(lines: Sequence[Line]) -> None:
         print(f"{line.label:{width}}  {line.text}")
 
 
+def print_section(heading: str, lines: Sequence[Line]) -> None:
+    """Print labelled lines under *heading*, below a blank line."""
+    print(f"\n{printable(heading)}")
+    print_lines(lines)
+
+
 def print_warnings(warnings: Sequence[str]) -> None:
     """Print measurement warnings in full, below a blank line."""
     if not warnings:
         return
-    print("\nwarnings")
-    print_lines([Line("-", warning) for warning in warnings])
+    print_section("warnings", [Line("-", warning) for warning in warnings])
 
 
 def print_table(rows: Sequence[Sequence[str]], *, numeric: Sequence[int] = ()) -> None:

@@ -5,9 +5,17 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from llem.auditing import Audit, Check, audit
-from llem.cli.output import AsJson, Root, print_json, print_lines, print_warnings, write_out
+from llem.cli.output import (
+    AsJson,
+    Root,
+    print_json,
+    print_lines,
+    print_section,
+    print_warnings,
+    write_out,
+)
 from llem.codec import to_json
-from llem.report.figures import figure, printable
+from llem.report.figures import figure
 from llem.report.summary import Line, details, headline
 from llem.store import ResultStore
 
@@ -58,17 +66,27 @@ def _tell(found: Audit, *, as_json: bool) -> int:
         ]
         print_json({"agrees": found.agrees, "complete": found.complete, "checks": checks})
     else:
-        print_lines([*map(_line, found.checks), Line("verdict", _verdict(found))])
+        print_lines([Line("verdict", _verdict(found))])
+        for heading, lines in _sections(found).items():
+            print_section(heading, lines)
     return 0 if found.agrees and found.complete else 1
 
 
-def _line(check: Check) -> Line:
-    name = printable(check.name)
+def _sections(found: Audit) -> dict[str, list[Line]]:
+    """A line a figure, under the device that it is of, or else under the result."""
+    sections: dict[str, list[Line]] = {}
+    for check in found.checks:
+        owner, _, field = check.name.rpartition(" ")
+        sections.setdefault(owner or "result", []).append(Line(field, _answer(check)))
+    return sections
+
+
+def _answer(check: Check) -> str:
     if check.agrees is None:
-        return Line(name, f"not checked: {check.note or 'neither recorded nor recomputed'}")
+        return f"not checked: {check.note or 'neither recorded nor recomputed'}"
     answer = "agrees" if check.agrees else "DIFFERS"
     text = f"{answer}: recorded {figure(check.recorded)}, recomputed {figure(check.recomputed)}"
-    return Line(name, f"{text} ({check.note})" if check.note else text)
+    return f"{text} ({check.note})" if check.note else text
 
 
 def _verdict(found: Audit) -> str:

@@ -140,32 +140,41 @@ def measured(uuid="GPU-0", watts=200.0):
     return run
 
 
-def test_an_audit_has_a_line_a_figure_and_a_verdict(llem, tmp_path):
-    """What was recorded, what comes of the samples, and that they agree."""
-    run = measured()
+UUID = "GPU-00000000-0000-0000-0000-000000000000"
+
+
+def audited(out):
+    """The lines of an audit by label, those under a heading by heading, then by label."""
+    verdict, *groups = out.split("\n\n")
+    lines = {"verdict": verdict.removeprefix("verdict  ").strip()}
+    for group in groups:
+        heading, *rows = group.splitlines()
+        pairs = (row.split("  ", 1) for row in rows)
+        lines[heading] = {label: text.strip() for label, text in pairs}
+    return lines
+
+
+def test_an_audit_has_a_verdict_and_a_line_a_figure(llem, tmp_path):
+    """The verdict first, then what was recorded of each device and what comes of the samples."""
+    run = measured(uuid=UUID)
     kept = ResultStore(tmp_path / "results").put(run.result, timeseries=run.timeseries)
 
     outcome = llem("show", "--audit", kept.key)
 
-    lines = dict(line.split("  ", 1) for line in outcome.out.splitlines())
-    lines = {label: text.strip() for label, text in lines.items()}
+    lines = audited(outcome.out)
     assert (outcome.status, outcome.err) == (0, "")
-    assert [*lines] == [
-        "device 0 (GPU-0) integrated_j",
-        "device 0 (GPU-0) sample_count",
-        "device 0 (GPU-0) max_gap_s",
-        "device 0 (GPU-0) energy_j",
-        "result device 0 (GPU-0) energy_j",
-        "result device 0 (GPU-0) integrated_j",
-        "total_energy_j",
-        "avg_energy_per_token_j",
-        "verdict",
-    ]
-    assert lines["device 0 (GPU-0) integrated_j"] == (
+    assert {heading: [*rows] for heading, rows in lines.items() if heading != "verdict"} == {
+        f"device 0 ({UUID})": ["integrated_j", "sample_count", "max_gap_s", "energy_j"],
+        f"result device 0 ({UUID})": ["energy_j", "integrated_j"],
+        "result": ["total_energy_j", "avg_energy_per_token_j"],
+    }
+    device = lines[f"device 0 ({UUID})"]
+    assert device["integrated_j"] == (
         "agrees: recorded 1600, recomputed 1600 (trapezoid rule over 33 samples)"
     )
-    assert lines["device 0 (GPU-0) sample_count"] == "agrees: recorded 33, recomputed 33"
+    assert device["sample_count"] == "agrees: recorded 33, recomputed 33"
     assert lines["verdict"] == "all 8 figures with evidence agree with it"
+    assert max(map(len, outcome.out.splitlines())) < 100
 
 
 def test_an_audit_of_a_path(llem, tmp_path):
@@ -185,11 +194,11 @@ def test_an_audit_of_a_figure_that_was_changed(llem, tmp_path):
     outcome = llem("show", kept.key, "--audit")
 
     assert (outcome.status, outcome.err) == (1, "")
-    (total,) = [line for line in outcome.out.splitlines() if line.startswith("total_energy_j")]
-    assert total.endswith("DIFFERS: recorded 1616, recomputed 1600 (sum of the devices)")
-    assert outcome.out.splitlines()[-1].split("  ", 1)[1].strip() == (
-        "2 of 8 figures DIFFER from their evidence: do not trust them"
+    lines = audited(outcome.out)
+    assert lines["result"]["total_energy_j"] == (
+        "DIFFERS: recorded 1616, recomputed 1600 (sum of the devices)"
     )
+    assert lines["verdict"] == "2 of 8 figures DIFFER from their evidence: do not trust them"
 
 
 @pytest.mark.parametrize(("factor", "status"), [(1.0, 0), (1.01, 1)])
@@ -239,7 +248,9 @@ def test_an_audit_without_a_time_series(llem, tmp_path):
 
     assert outcome.status == 1
     assert "not checked: there are no samples to integrate" in outcome.out
-    assert outcome.out.endswith("1 figures cannot be checked: their evidence is missing\n")
+    assert audited(outcome.out)["verdict"] == (
+        "1 figures cannot be checked: their evidence is missing"
+    )
 
 
 def test_an_audit_of_no_energy(llem, kept):
@@ -262,14 +273,14 @@ def test_an_audit_of_an_unknown_key(llem, kept):
 
 
 def test_no_name_of_a_device_is_obeyed_by_the_terminal(llem, tmp_path):
-    """In an audit it is part of the label."""
+    """In an audit it is part of a heading."""
     run = measured(uuid="GPU\x1b[31m\n")
     kept = ResultStore(tmp_path / "results").put(run.result, timeseries=run.timeseries)
 
     out = llem("show", "--audit", kept.key).out
 
     assert "\x1b" not in out
-    assert "device 0 (GPU\\x1b[31m\\n) integrated_j" in out
+    assert "\ndevice 0 (GPU\\x1b[31m\\n)\nintegrated_j" in out
 
 
 def test_export_is_csv_in_a_stable_order(llem, kept):
