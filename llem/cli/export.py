@@ -1,4 +1,4 @@
-"""``llem export``: results as CSV, for a spreadsheet or a data frame."""
+"""``llem export``: results as CSV or JSON, for a spreadsheet or a data frame."""
 
 import stat
 import uuid
@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from llem.cli.output import AsJson, Root, print_json, readable, write_out
+from llem.cli.output import AsJson, Root, json_text, readable, write_out
 from llem.errors import StoreWriteError
 from llem.report.table import to_csv, to_row
 from llem.store import ResultStore
@@ -28,15 +28,14 @@ def export_verb(
     Parameters
     ----------
     output
-        File to write. Without it the CSV goes to stdout.
+        File to write. Without it the export goes to stdout.
     """
     found, status = readable(ResultStore(root))
-    if as_json:
-        print_json([to_row(key, result) for key, result in found])
-    elif output is None:
-        write_out(to_csv(found))
+    text = json_text([to_row(*pair) for pair in found]) if as_json else to_csv(found)
+    if output is None:
+        write_out(text)
     else:
-        write_csv(output, to_csv(found))
+        write_file(output, text)
     return status
 
 
@@ -48,14 +47,14 @@ def check_target(path: Path) -> None:
         StoreWriteError: It is a folder, or lies in none.
     """
     if not path.name or path.is_dir():
-        raise StoreWriteError(f"{path}: the CSV was not written: it is a folder; name a file")
+        raise StoreWriteError(f"{path}: the export was not written: it is a folder; name a file")
     if not path.parent.is_dir():
         raise StoreWriteError(
-            f"{path}: the CSV was not written: there is no folder {path.parent}; make it"
+            f"{path}: the export was not written: there is no folder {path.parent}; make it"
         )
 
 
-def write_csv(path: Path, text: str) -> None:
+def write_file(path: Path, text: str) -> None:
     """
     Write *text* to the file *path*, whole or not at all; a pipe or a device is written into.
 
@@ -72,7 +71,7 @@ def write_csv(path: Path, text: str) -> None:
             _replace(path, content)
     except OSError as fault:
         raise StoreWriteError(
-            f"{path}: the CSV was not written: {fault.strerror}; choose another file"
+            f"{path}: the export was not written: {fault.strerror}; choose another file"
         ) from None
 
 

@@ -37,7 +37,12 @@ def write_out(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print *value* as JSON."""
-    write_out(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+    write_out(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """*value* as JSON, indented, with a newline at its end."""
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n"
 
 
 def print_lines(lines: Sequence[Line]) -> None:

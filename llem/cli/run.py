@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from llem.cli.export import check_target, write_csv
+from llem.cli.export import check_target, write_file
 from llem.cli.interrupt import heeded_interrupts
 from llem.cli.options import option_class, resolve
 from llem.cli.output import AsJson, Root, print_json, print_lines, print_warnings
@@ -83,7 +83,7 @@ def run_verb(
         print_lines([*headline(kept.result), Line("kept", kept.path)])
         print_warnings(kept.result.measurement_warnings)
     if export_csv is not None:
-        write_csv(export_csv, to_csv([(kept.key, kept.result)]))
+        write_file(export_csv, to_csv([(kept.key, kept.result)]))
     return 0
 
 

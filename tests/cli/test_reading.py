@@ -309,12 +309,21 @@ def test_export_to_a_file(llem, kept, tmp_path):
     )
 
 
+def test_export_as_json_to_a_file(llem, kept, tmp_path):
+    """What else goes to stdout, whole or not at all."""
+    outcome = llem("export", "--json", "-o", "all.json")
+
+    assert (outcome.status, outcome.out) == (0, "")
+    assert (tmp_path / "all.json").read_text(encoding="utf-8") == llem("export", "--json").out
+    assert llem("export", "--json", "-o", "no/all.json").status == 1
+
+
 def test_export_to_a_folder_that_is_not_there(llem, kept, tmp_path):
     """One line that names the file; nothing is left behind."""
     outcome = llem("export", "-o", "no/all.csv")
 
     assert outcome.status == 1
-    assert outcome.err.startswith("llem: no/all.csv: the CSV was not written")
+    assert outcome.err.startswith("llem: no/all.csv: the export was not written")
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
 
