@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import attrs
@@ -18,9 +19,18 @@ from llem.domain.efficiency import (
     MemoryEfficiencyMetrics,
     RequestLatencyMetrics,
 )
-from llem.domain.energy import DeviceEnergy, EnergyBreakdown, Phase, PhaseEnergy, Sensor
+from llem.domain.energy import (
+    BaselineMethod,
+    DeviceEnergy,
+    EnergyBreakdown,
+    Phase,
+    PhaseEnergy,
+    Sensor,
+    ThermalThrottleInfo,
+)
+from llem.domain.environment import CUDAEnvironment
 from llem.domain.fields import descriptions
-from llem.domain.latency import LatencyStatistics
+from llem.domain.latency import LatencyStatistics, WarmupResult
 from llem.domain.result import ExperimentResult
 from llem.report.figures import count, figure, number, with_unit
 from llem.report.summary import Line, details, evidence, headline
@@ -253,13 +263,17 @@ def test_details_of_a_measured_result() -> None:
         "config hash": "0123456789abcdef",
         "started": "2026-03-13 14:21:11 UTC",
         "methodology": "total",
+        "warmup": "-",
         "settings": "model=gpt2",
+        "idle power": "16.3 W",
         "FLOPs": "262 TFLOP",
         "end-to-end latency": "p50 600 ms, p95 650 ms, p99 700 ms",
         "peak memory": "512.5 MiB",
+        "throttling": "-",
         "processes": "1 (single_process)",
         "device 0": "H100 (GPU-a): 1.234 kJ ± 24.5 J by nvml_total_energy, counter 1.234 kJ, "
         "integral 1.24 kJ, 1,210 samples (99% of those asked for), longest gap 61 ms",
+        "time series": "none kept",
         "accuracy": "As the counter has it.",
     }
 
@@ -269,7 +283,8 @@ def test_details_of_a_result_with_little_in_it() -> None:
     lines = said(details(small_result()))
 
     assert lines["FLOPs"] == lines["end-to-end latency"] == lines["peak memory"] == "-"
-    assert not lines.keys() & {"accuracy", "GPU", "CPU", "device 0"}
+    assert lines["warmup"] == lines["idle power"] == lines["throttling"] == "-"
+    assert not lines.keys() & {"accuracy", "GPU", "CPU", "driver", "CUDA", "device 0"}
 
 
 def test_details_without_request_latencies() -> None:
@@ -286,6 +301,145 @@ def test_details_of_a_steady_state() -> None:
     )
 
     assert said(details(result))["methodology"] == "steady_state, 10.0 to 61.2 s of the run"
+
+
+SETTLING = {"model": "gpt2", "warmup": {"convergence_detection": True}}
+WARMUP = WarmupResult(
+    converged=False, final_cv=0.124, iterations_completed=20, target_cv=0.05, max_prompts=20
+)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "config", "text"),
+    [
+        (WARMUP, {}, "20 requests, coefficient of variation 0.124"),
+        (WARMUP, {"warmup": None}, "20 requests, coefficient of variation 0.124"),
+        (
+            WARMUP,
+            SETTLING,
+            "20 requests, latencies did not settle, coefficient of variation 0.124",
+        ),
+        (
+            attrs.evolve(WARMUP, converged=True, final_cv=0.031, thermal_floor_wait_s=60.0),
+            SETTLING,
+            "20 requests, latencies settled, coefficient of variation 0.031, then 60 s of rest",
+        ),
+        (attrs.evolve(WARMUP, final_cv=None, iterations_completed=1), {}, "1 request"),
+        (attrs.evolve(WARMUP, final_cv=None, iterations_completed=0), {}, "none"),
+    ],
+)
+def test_details_of_a_warmup(warmup: WarmupResult, config: dict[str, Any], text: str) -> None:
+    """How long it was, whether it settled where that was asked for, and the rest after it."""
+    result = small_result(warmup_result=warmup, effective_config=config)
+
+    assert said(details(result))["warmup"] == text
+
+
+MEASURED_AT = datetime(2026, 3, 13, 13, 51, 11, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("power_w", "breakdown", "text"),
+    [
+        (
+            61.7,
+            EnergyBreakdown(baseline_method=BaselineMethod.FRESH, baseline_timestamp=MEASURED_AT),
+            "61.7 W (fresh), measured 2026-03-13 13:51:11 UTC",
+        ),
+        (
+            61.7,
+            EnergyBreakdown(
+                baseline_method=BaselineMethod.CACHED,
+                baseline_timestamp=MEASURED_AT,
+                baseline_cache_age_sec=1800.0,
+            ),
+            "61.7 W (cached), measured 2026-03-13 13:51:11 UTC, 1800 s before the run",
+        ),
+        (None, EnergyBreakdown(baseline_method=BaselineMethod.UNAVAILABLE), "- (unavailable)"),
+    ],
+)
+def test_details_of_the_idle_power(
+    power_w: float | None, breakdown: EnergyBreakdown, text: str
+) -> None:
+    """How it came about, when, and how old it was."""
+    result = small_result(baseline_power_w=power_w, energy_breakdown=breakdown)
+
+    assert said(details(result))["idle power"] == text
+
+
+@pytest.mark.parametrize(
+    ("info", "text"),
+    [
+        (ThermalThrottleInfo(), "none seen"),
+        (ThermalThrottleInfo(max_temperature_c=61.0), "none seen, 61 °C at most"),
+        (
+            ThermalThrottleInfo(
+                detected=True,
+                thermal=True,
+                power=True,
+                sw_thermal=True,
+                hw_power=True,
+                throttle_duration_sec=2.5,
+                max_temperature_c=83.0,
+                throttle_timestamps=(12.34, 20.0),
+            ),
+            (
+                "2.5 s by the driver's temperature limit and the power brake, "
+                "first at 12.3 s of the run, 83 °C at most"
+            ),
+        ),
+        (
+            ThermalThrottleInfo(detected=True, thermal=True, hw_thermal=True),
+            "0 s by the device's temperature limit",
+        ),
+        (
+            ThermalThrottleInfo(detected=True, thermal=True, power=True),
+            "0 s by a temperature limit and a power limit",
+        ),
+        (ThermalThrottleInfo(detected=True, throttle_duration_sec=1.0), "1 s"),
+    ],
+)
+def test_details_of_throttling(info: ThermalThrottleInfo, text: str) -> None:
+    """How long, why and when first."""
+    assert said(details(small_result(thermal_throttle=info)))["throttling"] == text
+
+
+@pytest.mark.parametrize(
+    ("cuda", "used", "lines"),
+    [
+        (None, {}, {}),
+        (CUDAEnvironment(version="12.4"), {}, {}),
+        (
+            CUDAEnvironment(version="12.4", driver_version="550.54.15"),
+            {"cuda_version": "12.1", "cuda_version_source": "torch"},
+            {"driver": "550.54.15, CUDA up to 12.4", "CUDA": "12.1 (torch)"},
+        ),
+        (
+            CUDAEnvironment(driver_version="550.54.15"),
+            {"cuda_version": "12.1"},
+            {"driver": "550.54.15", "CUDA": "12.1"},
+        ),
+    ],
+)
+def test_details_of_the_driver(
+    cuda: CUDAEnvironment | None, used: dict[str, str], lines: dict[str, str]
+) -> None:
+    """And of the CUDA version that the run used, with its source."""
+    result = sample_result(1, 3)
+    hardware = attrs.evolve(result.environment_snapshot.hardware, cuda=cuda)
+    none: dict[str, Any] = {"cuda_version": None, "cuda_version_source": None}
+    snapshot = attrs.evolve(result.environment_snapshot, hardware=hardware, **(none | used))
+
+    found = said(details(attrs.evolve(result, environment_snapshot=snapshot)))
+
+    assert {label: found[label] for label in ("driver", "CUDA") if label in found} == lines
+
+
+def test_details_name_the_time_series() -> None:
+    """The file that lies beside the record."""
+    result = small_result(timeseries="timeseries.parquet")
+
+    assert said(details(result))["time series"] == "timeseries.parquet"
 
 
 PREFILL = PhaseEnergy(

@@ -1,14 +1,15 @@
 """One result as labelled lines, for a person."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import attrs
 
-from llem.domain.energy import DeviceEnergy, Phase, PhaseEnergy
+from llem.domain.energy import DeviceEnergy, Phase, PhaseEnergy, ThermalThrottleInfo
 from llem.domain.latency import LatencyStatistics
 from llem.domain.result import ExperimentResult, model_name
-from llem.report.figures import count, number, with_unit
+from llem.report.figures import MISSING, count, number, with_unit
 
 
 @attrs.frozen
@@ -42,15 +43,19 @@ def details(result: ExperimentResult) -> list[Line]:
     lines = [
         Line("experiment", result.experiment_id),
         Line("config hash", result.measurement_config_hash),
-        Line("started", f"{result.start_time:%Y-%m-%d %H:%M:%S} UTC"),
+        Line("started", _moment(result.start_time)),
         Line("methodology", _methodology(result)),
+        Line("warmup", _warmup(result)),
         Line("settings", _settings(result.effective_config)),
+        Line("idle power", _idle_power(result)),
         *map(_phase, result.energy_breakdown.phases if result.energy_breakdown else ()),
         Line("FLOPs", with_unit(result.total_flops, "FLOP")),
         Line("end-to-end latency", _request_latency(result)),
         Line("peak memory", _peak_memory(result)),
+        Line("throttling", _throttling(result.thermal_throttle)),
         Line("processes", _processes(result)),
         *(Line(f"device {device.gpu_index}", evidence(device)) for device in result.devices),
+        Line("time series", result.timeseries or "none kept"),
         *_machine(result),
     ]
     if result.reproducibility_notes:
@@ -141,6 +146,35 @@ def _methodology(result: ExperimentResult) -> str:
     return f"{result.measurement_methodology}, {start_s:.1f} to {end_s:.1f} s of the run"
 
 
+def _moment(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _warmup(result: ExperimentResult) -> str:
+    warmup = result.warmup_result
+    if warmup is None:
+        return MISSING
+    done = warmup.iterations_completed
+    if not done:
+        return "none"
+    parts = ["1 request" if done == 1 else f"{count(done)} requests"]
+    if warmup.converged:
+        parts.append("latencies settled")
+    elif _was_to_settle(result.effective_config):
+        parts.append("latencies did not settle")
+    if warmup.final_cv is not None:
+        parts.append(f"coefficient of variation {number(warmup.final_cv)}")
+    if warmup.thermal_floor_wait_s:
+        parts.append(f"then {number(warmup.thermal_floor_wait_s, 's')} of rest")
+    return ", ".join(parts)
+
+
+def _was_to_settle(config: Mapping[str, Any]) -> bool:
+    """Whether the warmup looked for convergence. False where another tool's config does not say."""
+    warmup = config.get("warmup")
+    return isinstance(warmup, Mapping) and warmup.get("convergence_detection") is True
+
+
 def _settings(config: Mapping[str, Any], prefix: str = "") -> str:
     """Every setting that is not null, by its dotted name."""
     parts = []
@@ -150,6 +184,47 @@ def _settings(config: Mapping[str, Any], prefix: str = "") -> str:
         elif value is not None:
             parts.append(f"{prefix}{name}={value}")
     return ", ".join(filter(None, parts))
+
+
+def _idle_power(result: ExperimentResult) -> str:
+    text = number(result.baseline_power_w, "W")
+    breakdown = result.energy_breakdown
+    if breakdown is None:
+        return text
+    if breakdown.baseline_method is not None:
+        text += f" ({breakdown.baseline_method.value})"
+    if breakdown.baseline_timestamp is not None:
+        text += f", measured {_moment(breakdown.baseline_timestamp)}"
+    if breakdown.baseline_cache_age_sec is not None:
+        text += f", {number(breakdown.baseline_cache_age_sec, 's')} before the run"
+    return text
+
+
+def _throttling(info: ThermalThrottleInfo | None) -> str:
+    if info is None:
+        return MISSING
+    text = "none seen"
+    if info.detected:
+        text = number(info.throttle_duration_sec, "s")
+        if causes := _causes(info):
+            text += f" by {' and '.join(causes)}"
+    if info.throttle_timestamps:
+        text += f", first at {min(info.throttle_timestamps):.1f} s of the run"
+    if info.max_temperature_c is not None:
+        text += f", {number(info.max_temperature_c, '°C')} at most"
+    return text
+
+
+def _causes(info: ThermalThrottleInfo) -> list[str]:
+    """What slowed a device down, as closely as it is known."""
+    causes = {
+        "the driver's temperature limit": info.sw_thermal,
+        "the device's temperature limit": info.hw_thermal,
+        "a temperature limit": info.thermal and not (info.sw_thermal or info.hw_thermal),
+        "the power brake": info.hw_power,
+        "a power limit": info.power and not info.hw_power,
+    }
+    return [cause for cause, holds in causes.items() if holds]
 
 
 def _request_latency(result: ExperimentResult) -> str:
@@ -177,7 +252,14 @@ def _processes(result: ExperimentResult) -> str:
 def _machine(result: ExperimentResult) -> list[Line]:
     if result.environment_snapshot is None:
         return []
-    hardware = result.environment_snapshot.hardware
+    environment = result.environment_snapshot
+    hardware = environment.hardware
     lines = [Line("GPU", gpu.name) for gpu in hardware.gpus or filter(None, [hardware.gpu])]
     lines.append(Line("CPU", hardware.cpu.model or hardware.cpu.platform))
+    if hardware.cuda is not None and hardware.cuda.driver_version is not None:
+        supported = f", CUDA up to {hardware.cuda.version}" if hardware.cuda.version else ""
+        lines.append(Line("driver", f"{hardware.cuda.driver_version}{supported}"))
+    if environment.cuda_version is not None:
+        source = environment.cuda_version_source
+        lines.append(Line("CUDA", environment.cuda_version + (f" ({source})" if source else "")))
     return lines
