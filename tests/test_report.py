@@ -32,7 +32,7 @@ from llem.domain.environment import CUDAEnvironment
 from llem.domain.fields import descriptions
 from llem.domain.latency import LatencyStatistics, WarmupResult
 from llem.domain.result import ExperimentResult
-from llem.report.figures import count, figure, number, with_unit
+from llem.report.figures import count, figure, number, share, with_unit
 from llem.report.summary import Line, details, evidence, headline
 from llem.report.table import COLUMNS, to_csv, to_row
 from llem.testing import results, small_result
@@ -96,6 +96,23 @@ def test_with_unit_needs_no_unit() -> None:
 def test_number(value: float | None, unit: str, text: str) -> None:
     """Without a prefix, and without an exponent where it is large."""
     assert number(value, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (0.0, "0%"),
+        (0.00345, "0.34%"),
+        (0.04, "4%"),
+        (0.125, "12%"),
+        (1.0, "100%"),
+        (12.345, "1200%"),
+    ],
+)
+def test_share(value: float | None, text: str) -> None:
+    """In percent, of two digits."""
+    assert share(value) == text
 
 
 @pytest.mark.parametrize(
@@ -587,6 +604,10 @@ def test_columns_are_pinned() -> None:
         "itl_p95_ms",
         "itl_p99_ms",
         "measurement_warnings",
+        "error_bound_j",
+        "sensors",
+        "min_coverage",
+        "baseline_method",
     ]
 
 
@@ -639,7 +660,28 @@ def test_a_row_holds_the_values() -> None:
         "itl_p95_ms": 12.0,
         "itl_p99_ms": 13.0,
         "measurement_warnings": "no_baseline; short_duration",
+        "error_bound_j": 24.5,
+        "sensors": "nvml_total_energy",
+        "min_coverage": 0.9876,
+        "baseline_method": None,
     }
+
+
+def test_a_row_of_several_devices() -> None:
+    """Every sensor once, the bounds together where each has one, the least of the coverages."""
+    rapl = attrs.evolve(DEVICE, gpu_index=1, sensor=Sensor.RAPL, coverage=None, error_bound_j=0.5)
+    again = attrs.evolve(DEVICE, gpu_index=2, coverage=0.5)
+    breakdown = EnergyBreakdown(baseline_method=BaselineMethod.CACHED)
+    result = small_result(devices=(DEVICE, rapl, again), energy_breakdown=breakdown)
+    unbounded = attrs.evolve(rapl, error_bound_j=None)
+
+    row = to_row("k", result)
+
+    assert row["error_bound_j"] == 24.5 + 0.5 + 24.5
+    assert row["sensors"] == "nvml_total_energy+rapl"
+    assert row["min_coverage"] == 0.5
+    assert row["baseline_method"] == "cached"
+    assert to_row("k", small_result(devices=(DEVICE, unbounded)))["error_bound_j"] is None
 
 
 def test_csv_is_a_header_and_a_line_a_result() -> None:
@@ -674,6 +716,10 @@ def test_what_is_not_known_is_empty() -> None:
         "total_flops",
         "itl_p99_ms",
         "measurement_warnings",
+        "error_bound_j",
+        "sensors",
+        "min_coverage",
+        "baseline_method",
     ):
         assert first[column] == "", column
     assert (first["model"], first["num_devices"]) == ("unnamed", "0")

@@ -3,11 +3,11 @@
 from llem.cli.message import say
 from llem.cli.output import AsJson, Root, print_json, print_table, readable
 from llem.domain.result import ExperimentResult
-from llem.report.figures import number, with_unit
-from llem.report.table import to_row
+from llem.report.figures import number, share, with_unit
+from llem.report.table import error_bound_j, to_row
 from llem.store import ResultStore
 
-HEADER = ("key", "energy", "J/token", "tokens/s", "TTFT p50", "warned")
+HEADER = ("key", "energy", "±", "J/token", "tokens/s", "TTFT p50", "warned")
 
 
 def list_verb(*, root: Root = "results", as_json: AsJson = False) -> int:
@@ -20,7 +20,7 @@ def list_verb(*, root: Root = "results", as_json: AsJson = False) -> int:
     if as_json:
         print_json([to_row(key, result) for key, result in found])
     elif found or status:
-        print_table([HEADER, *(_row(*pair) for pair in found)], numeric=(1, 2, 3, 4, 5))
+        print_table([HEADER, *(_row(*pair) for pair in found)], numeric=(1, 2, 3, 4, 5, 6))
     else:
         say(f"no results in {root}: `llem run` makes one")
     return status
@@ -31,8 +31,17 @@ def _row(key: str, result: ExperimentResult) -> tuple[str, ...]:
     return (
         key,
         with_unit(result.total_energy_j, "J"),
+        share(_error(result)),
         number(result.avg_energy_per_token_j),
         number(result.avg_tokens_per_second),
         number(ttft, "ms"),
         str(len(result.measurement_warnings)),
     )
+
+
+def _error(result: ExperimentResult) -> float | None:
+    """How far off the energy may be, as a share of it."""
+    bound_j = error_bound_j(result)
+    if bound_j is None or not result.total_energy_j:
+        return None
+    return bound_j / result.total_energy_j

@@ -59,6 +59,16 @@ def number(value: float | None, unit: str = "") -> str:
     return f"{digits} {unit}".rstrip()
 
 
+def share(value: float | None) -> str:
+    """
+    *value* in percent, of two digits.
+
+    >>> share(0.0345)
+    '3.5%'
+    """
+    return MISSING if value is None else f"{float(f'{100 * value:.2g}'):g}%"
+
+
 def count(value: int | None) -> str:
     """*value* with commas between its thousands."""
     return MISSING if value is None else f"{value:,}"

@@ -10,6 +10,7 @@ from llem.domain.energy import DeviceEnergy, Phase, PhaseEnergy, ThermalThrottle
 from llem.domain.latency import LatencyStatistics
 from llem.domain.result import ExperimentResult, model_name
 from llem.report.figures import MISSING, count, number, with_unit
+from llem.report.table import error_bound_j
 
 
 @attrs.frozen
@@ -87,10 +88,9 @@ def _energy(result: ExperimentResult) -> str:
     if result.total_energy_j is None:
         return "not measured, see the warnings"
     text = with_unit(result.total_energy_j, "J")
-    bounds = [device.error_bound_j for device in result.devices]
-    known = [bound for bound in bounds if bound is not None]
-    if known and len(known) == len(bounds):
-        text += f" ± {with_unit(sum(known), 'J')}"
+    bound_j = error_bound_j(result)
+    if bound_j is not None:
+        text += f" ± {with_unit(bound_j, 'J')}"
     if result.energy_adjusted_j is not None:
         text += f" ({with_unit(result.energy_adjusted_j, 'J')} without the idle share)"
     return text

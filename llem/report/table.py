@@ -38,6 +38,29 @@ def _first_gpu(result: ExperimentResult) -> str | None:
     return result.devices[0].name if result.devices else None
 
 
+def error_bound_j(result: ExperimentResult) -> float | None:
+    """Bound on the error of the total energy. Unit: J. None: not every device has one."""
+    bounds = [device.error_bound_j for device in result.devices]
+    known = [bound for bound in bounds if bound is not None]
+    return sum(known) if known and len(known) == len(bounds) else None
+
+
+def _sensors(result: ExperimentResult) -> str | None:
+    """Every sensor once, in the order of the devices."""
+    return "+".join(dict.fromkeys(device.sensor.value for device in result.devices)) or None
+
+
+def _min_coverage(result: ExperimentResult) -> float | None:
+    """The least of the devices', of those whose power was sampled."""
+    known = (device.coverage for device in result.devices if device.coverage is not None)
+    return min(known, default=None)
+
+
+def _baseline_method(result: ExperimentResult) -> str | None:
+    method = result.energy_breakdown.baseline_method if result.energy_breakdown else None
+    return None if method is None else method.value
+
+
 COLUMNS: dict[str, Callable[[ExperimentResult], Any]] = {
     "experiment_id": _field("experiment_id"),
     "measurement_config_hash": _field("measurement_config_hash"),
@@ -74,6 +97,10 @@ COLUMNS: dict[str, Callable[[ExperimentResult], Any]] = {
     "measurement_warnings": lambda result: "; ".join(
         warning.partition(":")[0] for warning in result.measurement_warnings
     ),
+    "error_bound_j": error_bound_j,
+    "sensors": _sensors,
+    "min_coverage": _min_coverage,
+    "baseline_method": _baseline_method,
 }
 """What each column of an export holds. Units stand in the names: s, J, W, ms."""
 

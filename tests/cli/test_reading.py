@@ -51,6 +51,18 @@ def test_list_names_every_result(llem, kept):
     assert " J " in second
 
 
+def test_list_says_how_far_off_an_energy_may_be(llem, kept):
+    """A share of it, where every device has a bound; a dash where there is none, or no energy."""
+    unbounded = attrs.evolve(SECOND.devices[0], error_bound_j=None)
+    ResultStore("results").put(attrs.evolve(SECOND, devices=(unbounded,)))
+
+    header, *rows = [line.split() for line in llem("list").out.splitlines()]
+
+    assert header[:3] == ["key", "energy", "±"]
+    assert [row[1:4] for row in rows[:2]] == [["-", "-", "-"], ["602.7", "J", "4.1%"]]
+    assert rows[2][1:4] == ["602.7", "J", "-"]
+
+
 def test_list_says_where_it_found_nothing(llem):
     outcome = llem("list", "--root", "nowhere")
 
