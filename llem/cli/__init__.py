@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from llem.cli.message import say
-from llem.errors import ConfigError, LlemError, LlemWarning, ResultNotFoundError
+from llem.errors import ConfigError, LlemError, LlemWarning
 
 VERBS = {
     "run": "Measure a model, and keep the result.",
@@ -82,8 +82,6 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, CycloptsError):
         line = " ".join(str(error).split())
         return f"{line} (see `llem --help`, and `--help` of each command)", WRONG_USAGE
-    if isinstance(error, ResultNotFoundError):
-        return f"{error}; `llem list` names what is kept", FAILED
     return str(error), WRONG_USAGE if isinstance(error, ConfigError) else FAILED
 
 

@@ -7,16 +7,15 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from llem.cli.output import AsJson, Root, json_text, readable, write_out
+from llem.cli.output import DEFAULT_ROOT, AsJson, Root, json_text, readable, write_out
 from llem.errors import StoreWriteError
 from llem.report.table import to_csv, to_row
-from llem.store import ResultStore
 
 
 def export_verb(
     *,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
-    root: Root = "results",
+    root: Root = DEFAULT_ROOT,
     as_json: AsJson = False,
 ) -> int:
     """
@@ -30,7 +29,7 @@ def export_verb(
     output
         File to write. Without it the export goes to stdout.
     """
-    found, status = readable(ResultStore(root))
+    found, status = readable(root)
     text = json_text([to_row(*pair) for pair in found]) if as_json else to_csv(found)
     if output is None:
         write_out(text)

@@ -1,6 +1,7 @@
 """What the verbs share: where results lie, how lines, tables and JSON are printed."""
 
 import io
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,10 +13,12 @@ from cyclopts import Parameter
 
 from llem.cli.message import say
 from llem.domain.result import ExperimentResult
-from llem.errors import LlemError
+from llem.errors import LlemError, ResultNotFoundError
 from llem.report.figures import printable
 from llem.report.summary import Line
 from llem.store import ResultStore
+
+DEFAULT_ROOT = "results"
 
 Root = Annotated[str, Parameter(name="--root", help="Directory that the results are kept in.")]
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON, for a program.")]
@@ -88,10 +91,24 @@ def print_table(rows: Sequence[Sequence[str]], *, numeric: Sequence[int] = ()) -
         print("  ".join(cells).rstrip())
 
 
-def readable(store: ResultStore) -> tuple[list[tuple[str, ExperimentResult]], int]:
-    """Every result that can be read, by key; 1 where one cannot and is named on stderr, else 0."""
+def readable(root: str) -> tuple[list[tuple[str, ExperimentResult]], int]:
+    """
+    Every result under *root* that can be read, by key; 1 where one cannot, else 0.
+
+    One that cannot is named on stderr, and so is a root without results.
+
+    Raises:
+        ResultNotFoundError: There is no such root. That of the default may come to be.
+    """
+    store = ResultStore(root)
     found, status = [], 0
     keys = [*store]
+    if not keys:
+        if root != DEFAULT_ROOT and not os.path.exists(store.root):
+            raise ResultNotFoundError(
+                f"{root}: there is no such directory: name one that results are kept in"
+            )
+        say(f"no results in {root}: `llem run` makes one")
     with reading_progress() as progress:
         for done, key in enumerate(keys):
             progress(done, len(keys))

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from llem.cli.export import check_target, write_file
 from llem.cli.interrupt import heeded_interrupts
 from llem.cli.options import option_class, resolve
-from llem.cli.output import AsJson, Root, print_json, print_lines, print_warnings
+from llem.cli.output import DEFAULT_ROOT, AsJson, Root, print_json, print_lines, print_warnings
 from llem.cli.progress import show_progress
 from llem.domain.config import ExperimentConfig
 from llem.errors import ConfigError, StoreWriteError
@@ -34,7 +34,7 @@ def run_verb(
     *,
     config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None,
     options: Annotated[Options | None, Parameter(name="*")] = None,
-    root: Root = "results",
+    root: Root = DEFAULT_ROOT,
     export_csv: Path | None = None,
     baseline_max_age: float = 0.0,
     as_json: AsJson = False,

@@ -6,6 +6,7 @@ from cyclopts import Parameter
 
 from llem.auditing import Audit, Check, audit
 from llem.cli.output import (
+    DEFAULT_ROOT,
     AsJson,
     Root,
     print_json,
@@ -15,6 +16,8 @@ from llem.cli.output import (
     write_out,
 )
 from llem.codec import to_json
+from llem.domain.result import ExperimentResult
+from llem.errors import ResultNotFoundError
 from llem.report.figures import figure
 from llem.report.summary import Line, details, headline
 from llem.store import ResultStore
@@ -24,7 +27,7 @@ def show_verb(
     key: str,
     /,
     *,
-    root: Root = "results",
+    root: Root = DEFAULT_ROOT,
     recompute: Annotated[bool, Parameter(name="--audit", negative="")] = False,
     as_json: AsJson = False,
 ) -> int:
@@ -40,7 +43,7 @@ def show_verb(
         Ends with 1 where it does not, or where the evidence for a figure is missing.
     """
     store = ResultStore(root)
-    result = store.get(key)
+    result = _get(store, key)
     if recompute:
         return _tell(audit(result, store.timeseries(key)), as_json=as_json)
     if as_json:
@@ -49,6 +52,13 @@ def show_verb(
     print_lines([*headline(result), *details(result), Line("path", store.path_of(key))])
     print_warnings(result.measurement_warnings)
     return 0
+
+
+def _get(store: ResultStore, key: str) -> ExperimentResult:
+    try:
+        return store.get(key)
+    except ResultNotFoundError as error:
+        raise ResultNotFoundError(f"{error}; `llem list` names what is kept") from None
 
 
 def _tell(found: Audit, *, as_json: bool) -> int:

@@ -3,12 +3,12 @@
 import attrs
 
 from llem.cli.message import say
-from llem.cli.output import AsJson, Root, print_json, reading_progress
+from llem.cli.output import DEFAULT_ROOT, AsJson, Root, print_json, reading_progress
 from llem.report.figures import printable
 from llem.store import ResultStore, Verification
 
 
-def verify_verb(*, root: Root = "results", as_json: AsJson = False) -> int:
+def verify_verb(*, root: Root = DEFAULT_ROOT, as_json: AsJson = False) -> int:
     """Read every result and its samples, hold them against their digests, and name every fault."""
     with reading_progress() as progress:
         found = ResultStore(root).verify(progress=progress)

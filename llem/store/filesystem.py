@@ -148,7 +148,9 @@ class ResultStore(Store):
             ResultAccessError: The root cannot be listed.
         """
         if not os.path.lexists(self.root):
-            raise ResultNotFoundError(f"{self.root}: there is no such directory")
+            raise ResultNotFoundError(
+                f"{self.root}: there is no such directory: name one that results are kept in"
+            )
         paths = [(key, self.path_of(key)) for key in self._names(RESULT_NAME, TIMESERIES_NAME)]
         return verify(
             paths,

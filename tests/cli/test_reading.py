@@ -63,11 +63,28 @@ def test_list_says_how_far_off_an_energy_may_be(llem, kept):
     assert rows[2][1:4] == ["602.7", "J", "-"]
 
 
-def test_list_says_where_it_found_nothing(llem):
-    outcome = llem("list", "--root", "nowhere")
+@pytest.mark.parametrize("root", ["results", "empty"])
+def test_list_says_where_it_found_nothing(llem, tmp_path, root):
+    """The default root may not be there yet, and one that is named may be empty."""
+    (tmp_path / "empty").mkdir()
+
+    outcome = llem("list", "--root", root)
 
     assert (outcome.status, outcome.out) == (0, "")
-    assert outcome.err == "llem: no results in nowhere: `llem run` makes one\n"
+    assert outcome.err == f"llem: no results in {root}: `llem run` makes one\n"
+    assert llem("export", "--root", root).status == 0
+
+
+@pytest.mark.parametrize("verb", ["list", "export", "verify"])
+def test_a_root_that_is_not_there(llem, tmp_path, verb):
+    """A mistyped root is no empty one, and nothing is written for it."""
+    outcome = llem(verb, "--root", "nowhere", *(["-o", "all.csv"] if verb == "export" else []))
+
+    assert (outcome.status, outcome.out) == (1, "")
+    assert outcome.err == (
+        "llem: nowhere: there is no such directory: name one that results are kept in\n"
+    )
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_list_as_json(llem, kept):
@@ -406,14 +423,6 @@ def test_verify_finds_nothing_wrong(llem, kept):
     outcome = llem("verify")
 
     assert (outcome.status, outcome.out) == (0, "2 results in results: no fault\n")
-
-
-def test_verify_of_a_root_that_is_not_there(llem):
-    """A mistyped root is no clean bill."""
-    outcome = llem("verify", "--root", "nowhere")
-
-    assert (outcome.status, outcome.out) == (1, "")
-    assert "nowhere: there is no such directory" in outcome.err
 
 
 def test_verify_names_a_changed_digit(llem, kept):
