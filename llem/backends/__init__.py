@@ -25,7 +25,7 @@ def _open_pytorch() -> InferenceBackend:
     except (ImportError, OSError) as fault:
         raise BackendError(
             f"backend 'pytorch' needs torch and transformers ({' '.join(str(fault).split())}): "
-            "pip install 'llem[torch]'"
+            "pip install torch transformers"
         ) from fault
     return PytorchBackend()
 

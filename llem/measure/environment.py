@@ -118,17 +118,18 @@ def _meter_capability(name: str, opened: Any) -> Capability:
     return Capability(name=name, available=True, detail=", ".join(found))
 
 
-def _package_capability(extra: str, *packages: str) -> Capability:
+def _package_capability(name: str, *packages: str) -> Capability:
     """Whether *packages* are installed. A folder of such a name is importable, but no package."""
     versions = {
-        name: _version(name) if importlib.util.find_spec(name) else None for name in packages
+        package: _version(package) if importlib.util.find_spec(package) else None
+        for package in packages
     }
-    missing = [name for name, version in versions.items() if version is None]
+    missing = [package for package, version in versions.items() if version is None]
     if missing:
-        detail = f"{' and '.join(missing)} not installed: pip install 'llem[{extra}]'"
-        return Capability(name=extra, available=False, detail=detail)
-    found = (f"{name} {version}" for name, version in versions.items())
-    return Capability(name=extra, available=True, detail=", ".join(found))
+        detail = f"{' and '.join(missing)} not installed: pip install {' '.join(missing)}"
+        return Capability(name=name, available=False, detail=detail)
+    found = (f"{package} {version}" for package, version in versions.items())
+    return Capability(name=name, available=True, detail=", ".join(found))
 
 
 def _nvml() -> tuple[tuple[GPUEnvironment, ...], CUDAEnvironment | None, ThermalEnvironment | None]:

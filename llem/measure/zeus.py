@@ -225,4 +225,4 @@ def _module(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise MeterError(f"Zeus is missing ({error}): pip install 'llem[zeus]'") from error
+        raise MeterError(f"Zeus is missing ({error}): pip install zeus") from error

@@ -33,7 +33,7 @@ def test_missing_library_says_what_to_install(monkeypatch, library):
             monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, library, None)
 
-    with pytest.raises(BackendError, match=rf"{library}.*pip install 'llem\[torch\]'"):
+    with pytest.raises(BackendError, match=rf"{library}.*pip install torch transformers"):
         open_backend("pytorch")
 
 

@@ -68,7 +68,7 @@ def test_not_installed(monkeypatch) -> None:
     """An optional meter names what installs it, and auto does not miss it."""
     for name in ("zeus", "zeus.monitor"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(MeterError, match=r"^Zeus is missing .*pip install 'llem\[zeus\]'$"):
+    with pytest.raises(MeterError, match=r"^Zeus is missing .*pip install zeus$"):
         open_meter(EnergyConfig(backend="zeus"))
     meter, reasons = open_meter(EnergyConfig())
     meter.close()

@@ -548,8 +548,8 @@ def test_capabilities_of_a_bare_machine(no_driver, tmp_path: Path, monkeypatch) 
     assert [one.available for one in found] == [False] * 4
     assert "install the NVIDIA driver" in found[0].detail
     assert "modprobe" in found[1].detail
-    assert found[2].detail == "zeus not installed: pip install 'llem[zeus]'"
-    assert found[3].detail == "torch and transformers not installed: pip install 'llem[torch]'"
+    assert found[2].detail == "zeus not installed: pip install zeus"
+    assert found[3].detail == "torch and transformers not installed: pip install torch transformers"
 
 
 VERSIONS = {"torch": "2.5", "transformers": "4.46", "zeus": "0.13.1"}
@@ -572,7 +572,7 @@ def test_capability_of_half_of_its_packages(no_driver, tmp_path: Path, monkeypat
     torch = capabilities(powercap_root=os.fspath(tmp_path))[-1]
     assert (torch.available, torch.detail) == (
         False,
-        "transformers not installed: pip install 'llem[torch]'",
+        "transformers not installed: pip install transformers",
     )
 
 
