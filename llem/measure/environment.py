@@ -97,10 +97,11 @@ def snapshot(*, clock: Clock | None = None, root: Path = Path("/")) -> Environme
 
 def capabilities(*, powercap_root: str = POWERCAP_ROOT) -> tuple[Capability, ...]:
     """What this machine can measure and run, and what stops it where it cannot."""
+    nvml = _meter_capability("nvml", NvmlMeter)
     return (
-        _meter_capability("nvml", NvmlMeter),
+        nvml,
         _meter_capability("rapl", lambda: RaplMeter(powercap_root)),
-        _package_capability("zeus", "zeus"),
+        _zeus_capability(nvml),
         _package_capability("torch", "torch", "transformers"),
     )
 
@@ -116,6 +117,15 @@ def _meter_capability(name: str, opened: Any) -> Capability:
         for device in meter.devices
     )
     return Capability(name=name, available=True, detail=", ".join(found))
+
+
+def _zeus_capability(nvml: Capability) -> Capability:
+    """Zeus reads GPUs through *nvml*."""
+    zeus = _package_capability("zeus", "zeus")
+    if not zeus.available or nvml.available:
+        return zeus
+    detail = f"{zeus.detail} needs NVML: see nvml"
+    return attrs.evolve(zeus, available=False, detail=detail)
 
 
 def _package_capability(name: str, *packages: str) -> Capability:

@@ -555,13 +555,28 @@ def test_capabilities_of_a_bare_machine(no_driver, tmp_path: Path, monkeypatch) 
 VERSIONS = {"torch": "2.5", "transformers": "4.46", "zeus": "0.13.1"}
 
 
-def test_capabilities_of_packages(no_driver, tmp_path: Path, monkeypatch) -> None:
+def test_capabilities_of_packages(driver, tmp_path: Path, monkeypatch) -> None:
     """What is installed says its version."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(environment, "_version", VERSIONS.get)
     *_, zeus, torch = capabilities(powercap_root=os.fspath(tmp_path))
     assert zeus == Capability(name="zeus", available=True, detail="zeus 0.13.1")
     assert torch == Capability(name="torch", available=True, detail="torch 2.5, transformers 4.46")
+
+
+def test_zeus_measures_through_nvml(no_driver, tmp_path: Path, monkeypatch) -> None:
+    """Where that does not answer, no package helps."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(environment, "_version", VERSIONS.get)
+
+    nvml, _, zeus, torch = capabilities(powercap_root=os.fspath(tmp_path))
+
+    assert not nvml.available
+    assert (zeus.available, zeus.detail) == (
+        False,
+        "zeus 0.13.1 needs NVML: see nvml",
+    )
+    assert torch.available
 
 
 def test_capability_of_half_of_its_packages(no_driver, tmp_path: Path, monkeypatch) -> None:
