@@ -99,7 +99,7 @@ if TYPE_CHECKING:
         SidecarUnverifiedWarning,
         StoreWriteError,
     )
-    from llem.experiment import Experiment
+    from llem.experiment import Experiment, Progress
     from llem.protocols import (
         BackendInfo,
         BatchOutput,
@@ -204,7 +204,7 @@ _HOMES = {
         "SidecarUnverifiedWarning",
         "StoreWriteError",
     ],
-    "llem.experiment": ["Experiment"],
+    "llem.experiment": ["Experiment", "Progress"],
     "llem.protocols": [
         "BackendInfo",
         "BatchOutput",
@@ -280,6 +280,7 @@ __all__ = [
     "NaiveTimeWarning",
     "Phase",
     "PhaseEnergy",
+    "Progress",
     "RawProcessResult",
     "RequestLatencyMetrics",
     "ResultAccessError",

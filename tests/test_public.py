@@ -67,6 +67,7 @@ PUBLIC = [
     "NaiveTimeWarning",
     "Phase",
     "PhaseEnergy",
+    "Progress",
     "RawProcessResult",
     "RequestLatencyMetrics",
     "ResultAccessError",

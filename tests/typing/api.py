@@ -392,6 +392,7 @@ STORES: list[llem.Store] = [llem.ResultStore("results"), llem.MemoryStore(), The
 METER: llem.EnergyMeter = TheirMeter()
 BACKEND: llem.InferenceBackend = TheirBackend()
 CLOCK: llem.Clock = TheirClock()
+PROGRESS: llem.Progress = count_steps
 EXPERIMENT: llem.Experiment = llem.run_experiment(
     make_config(),
     backend=TheirBackend(),
