@@ -230,6 +230,22 @@ def test_reading_results_loads_nothing_heavy(tmp_path: Path) -> None:
     assert loaded(code) == []
 
 
+@pytest.mark.parametrize("library", ["hypothesis", "pytest"])
+def test_llem_testing_says_what_to_install(library: str) -> None:
+    """Its libraries are none of llem's own."""
+    code = (
+        f"import sys\nsys.modules[{library!r}] = None\n"
+        "try:\n    import llem.testing\n"
+        "except ImportError as error:\n    print(error)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == (
+        "llem.testing needs hypothesis and pytest: pip install hypothesis pytest\n"
+    )
+
+
 def test_heavy_modules_would_be_seen() -> None:
     """The tests above can fail."""
     assert loaded("import pyarrow, cyclopts", "pyarrow cyclopts no_such_module") == [

@@ -14,6 +14,14 @@ test module imports them and gives the fixture, of module scope::
 Needs hypothesis and pytest; the contract also needs pyarrow.
 """
 
+try:
+    import hypothesis  # noqa: F401
+    import pytest  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "llem.testing needs hypothesis and pytest: pip install hypothesis pytest", name=error.name
+    ) from error
+
 from llem.testing.contract import (
     OpenStore,
     test_store_counts_and_contains_what_was_put,
