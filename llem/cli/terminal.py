@@ -1,6 +1,7 @@
 """Lines and tables on a terminal: as wide as it is, folded where they are not."""
 
 from collections.abc import Sequence
+from textwrap import TextWrapper
 
 from rich.console import Console
 from rich.table import Table
@@ -10,13 +11,19 @@ from llem.report.summary import Line
 
 
 def print_lines(lines: Sequence[Line]) -> None:
-    """Print labelled lines, the labels in a column."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column(overflow="fold")
+    """
+    Print labelled lines, the labels in a column.
+
+    A word that is wider than its column is not cut, so that a path can be copied.
+    """
+    console = Console(highlight=False)
+    indent = max((len(line.label) for line in lines), default=0) + 2
+    folding = TextWrapper(
+        max(20, console.width - indent), break_long_words=False, break_on_hyphens=False
+    )
     for line in lines:
-        grid.add_row(line.label, Text(line.text))
-    Console(highlight=False, width=max(20, Console().width)).print(grid)
+        text = Text(("\n" + " " * indent).join(folding.wrap(line.text)))
+        console.print(Text(line.label.ljust(indent), style="bold") + text, soft_wrap=True)
 
 
 def print_table(rows: Sequence[Sequence[str]], numeric: Sequence[int]) -> None:

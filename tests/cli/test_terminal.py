@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import subprocess
 import sys
 
@@ -45,10 +46,21 @@ def test_a_key_is_whole_on_any_terminal(tmp_path):
     assert "tokens/s" in shown
 
 
-def test_show_on_a_terminal(tmp_path):
-    kept = ResultStore(tmp_path).put(sample_result(1, 5))
+def plain(shown: str) -> list[str]:
+    """The lines of what was *shown*, without colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
 
-    assert "nvml_total_energy" in on_terminal("show", kept.path).replace("\r\n", "")
+
+def test_show_on_a_terminal(tmp_path):
+    """Folded between words and under the label. A path is whole, so that it can be copied."""
+    kept = ResultStore(tmp_path / ("long-" * 20)).put(sample_result(1, 5))
+
+    lines = plain(on_terminal("show", kept.path))
+
+    assert f"path                {kept.path}" in lines
+    assert max(len(line) for line in lines if kept.path not in line) <= 80
+    (device,) = (place for place, line in enumerate(lines) if line.startswith("device 0"))
+    assert lines[device + 1].startswith(" " * 20 + "(GPU-")
 
 
 def test_progress_on_a_terminal(tmp_path):
