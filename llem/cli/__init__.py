@@ -34,7 +34,7 @@ def build_app() -> App:
         help="Measure the energy of LLM inference, and keep the record of it.",
         version=_version,
         version_flags=["--version"],
-        help_format="plaintext",
+        help_format="markdown",
         result_action="return_value",
         suppress_keyboard_interrupt=False,
     )

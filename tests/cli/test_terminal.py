@@ -63,6 +63,11 @@ def test_show_on_a_terminal(tmp_path):
     assert lines[device + 1].startswith(" " * 20 + "(GPU-")
 
 
+def test_help_on_a_terminal():
+    """Folded where the terminal ends, and not where a line of a docstring does."""
+    assert "most so many seconds ago" in "\n".join(plain(on_terminal("run", "--help")))
+
+
 def test_progress_on_a_terminal(tmp_path):
     """Bars while it runs, gone when it is done."""
     shown = on_terminal(
