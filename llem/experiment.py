@@ -471,6 +471,7 @@ class Experiment:
             sampler_notes=evidence.notes,
             foreign_at_start=self._foreign["start"],
             foreign_at_end=self._foreign["end"],
+            baseline_wanted=self.config.baseline.enabled,
             baseline_taken=made.baseline_power_w is not None,
             baseline_power_w=made.baseline_power_w,
             baseline_had_context=idle.baseline.had_context if idle else None,

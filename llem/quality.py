@@ -26,6 +26,9 @@ MIN_PROMPTS = 30
 MAX_CAPPED_SHARE = 0.1
 """Share of the span at a lowered power limit from which the figures are more that of the limit."""
 
+MAX_UNCERTAINTY = 0.1
+"""Share of a figure from which its error bound hides what one measures for."""
+
 MAX_LISTED = 5
 """Processes of a GPU that a warning lists one by one."""
 
@@ -47,7 +50,8 @@ class Signals:
         foreign_at_start: Processes of others on the GPUs before the span.
         foreign_at_end: The same after it.
         sampler_notes: What went wrong with the sampling.
-        baseline_taken: Whether idle power was measured.
+        baseline_wanted: Whether idle power was to be measured.
+        baseline_taken: Whether it was, and is known of every device.
         baseline_power_w: Idle power of all devices. Unit: W. None: not known.
         baseline_had_context: Whether a CUDA context was on the GPUs then. None: not known.
         baseline_notes: What went wrong with keeping it for later runs.
@@ -67,6 +71,7 @@ class Signals:
     foreign_at_start: tuple[GpuProcess, ...] = ()
     foreign_at_end: tuple[GpuProcess, ...] = ()
     sampler_notes: tuple[str, ...] = ()
+    baseline_wanted: bool = False
     baseline_taken: bool = False
     baseline_power_w: float | None = None
     baseline_had_context: bool | None = None
@@ -195,6 +200,12 @@ def no_baseline(signals: Signals) -> Iterator[str]:
         return
     if not signals.devices:
         yield "no meter ran that could measure idle power; see energy_not_measured"
+    elif signals.baseline_wanted:
+        yield (
+            "idle power is not known of every device, or one has no energy, so nothing is taken "
+            "off; see energy_not_measured, and measure idle power for longer "
+            "(--baseline.duration-seconds)"
+        )
     else:
         yield (
             "idle power was not measured, so the energy includes the idle share; "
@@ -277,6 +288,19 @@ def warmup_not_converged(signals: Signals) -> Iterator[str]:
         )
 
 
+def large_error_bound(signals: Signals) -> Iterator[str]:
+    """A device's error bound is more than `MAX_UNCERTAINTY` of its figure."""
+    for device in signals.devices:
+        bound_j, energy_j = device.error_bound_j, device.energy_j
+        if bound_j is not None and energy_j and bound_j > MAX_UNCERTAINTY * energy_j:
+            yield (
+                f"{device.name} ({device.uuid}) has a figure of {energy_j:.1f} ± {bound_j:.1f} J "
+                f"({bound_j / energy_j:.0%}): its sensor is refreshed too seldom for so short a "
+                "span, or looks at a part of the time; measure longer, or where there is an "
+                "energy counter"
+            )
+
+
 def _of_device(
     code: str, message: Callable[[DeviceEnergy], str]
 ) -> Callable[[Signals], Iterator[str]]:
@@ -289,10 +313,14 @@ def _of_device(
 
 
 def _reset(device: DeviceEnergy) -> str:
+    figure = (
+        "there is no power integral in its place"
+        if device.energy_j is None
+        else f"its figure is the power integral, {_joules(device.energy_j)}"
+    )
     return (
-        "had its energy counter go backwards or stop answering; its figure is the power integral, "
-        f"{_joules(device.energy_j)}: keep the driver loaded (`sudo nvidia-smi -pm 1`) and the GPU "
-        "from being reset during a run"
+        f"had its energy counter go backwards or stop answering; {figure}: keep the driver loaded "
+        "(`sudo nvidia-smi -pm 1`) and the GPU from being reset during a run, and see `dmesg`"
     )
 
 
@@ -382,6 +410,7 @@ SIGNALS: dict[str, Callable[[Signals], Iterator[str]]] = {
     "samples_missed": _of_device("samples_missed", _missed),
     "sampler_degraded": sampler_degraded,
     "sources_disagree": _of_device("sources_disagree", _disagreement),
+    "large_error_bound": large_error_bound,
     "mig_parent_energy": _of_device("mig_parent_energy", _shared),
     "negative_adjusted_energy": negative_adjusted_energy,
     "warmup_not_converged": warmup_not_converged,

@@ -37,6 +37,7 @@ CODES = [
     "samples_missed",
     "sampler_degraded",
     "sources_disagree",
+    "large_error_bound",
     "mig_parent_energy",
     "negative_adjusted_energy",
     "warmup_not_converged",
@@ -141,6 +142,7 @@ TRIGGERS: dict[str, dict[str, Any]] = {
             ),
         )
     },
+    "large_error_bound": {"devices": (device(error_bound_j=10.1),)},
     "mig_parent_energy": {"devices": (device(codes=["mig_parent_energy"]),)},
     "negative_adjusted_energy": {"energy_adjusted_j": -0.1},
     "warmup_not_converged": {"warmup": warmup(final_cv=0.123)},
@@ -167,6 +169,7 @@ SAYS: dict[str, tuple[str, str]] = {
     "samples_missed": ("540 samples, 90.0% of what was asked for", "leave a core free"),
     "sampler_degraded": ("the sampling process ended early: killed", "see max_gap_s"),
     "sources_disagree": ("20%, 100.0 J and 80.0 J", "measure longer"),
+    "large_error_bound": ("100.0 ± 10.1 J (10%)", "measure longer"),
     "mig_parent_energy": ("100.0 J", "on a GPU that is not split"),
     "negative_adjusted_energy": ("-0.1 J", "take it again"),
     "warmup_not_converged": ("variation 0.123, wanted 0.05", "--warmup.max-prompts"),
@@ -205,6 +208,10 @@ THRESHOLDS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
         *({"energy_adjusted_j": energy_j} for energy_j in (0.1, 0.0, -0.1)),
     ),
     (
+        "large_error_bound",
+        *({"devices": (device(error_bound_j=bound_j),)} for bound_j in (9.9, 10.0, 10.1)),
+    ),
+    (
         "energy_not_measured",
         *({"devices": (device(energy_j=energy_j),)} for energy_j in (0.1, 0.0, None)),
     ),
@@ -220,6 +227,23 @@ def test_codes_are_stable() -> None:
 def test_a_fine_run_has_no_warning() -> None:
     """Every signal at its threshold, none beyond it."""
     assert warnings() == []
+
+
+def test_a_baseline_that_was_wanted_is_not_advised() -> None:
+    """It says why there is none all the same."""
+    (warning,) = warnings(baseline_taken=False, baseline_wanted=True)
+
+    assert warning.startswith("no_baseline: idle power is not known of every device")
+    assert "--baseline.enabled" not in warning
+
+
+def test_a_counter_that_was_lost_with_its_device() -> None:
+    """No figure is made up for it in words."""
+    lost = device(codes=["counter_reset"], energy_j=None)
+
+    (warning,) = (w for w in warnings(devices=(lost,)) if w.startswith("counter_reset"))
+
+    assert "there is no power integral in its place" in warning
 
 
 def test_what_is_not_known_is_not_warned_of() -> None:
@@ -273,7 +297,10 @@ def test_warnings_come_in_the_order_of_the_table() -> None:
     everything = Signals(
         duration_s=1.0,
         prompts=1,
-        devices=(device(energy_j=None, codes=sorted(OF_A_DEVICE)),),
+        devices=(
+            device(energy_j=None, codes=sorted(OF_A_DEVICE)),
+            device("GPU-b", energy_j=2.0, error_bound_j=0.5),
+        ),
         gpus=(
             gpu(power_limit_w=1.0, default_power_limit_w=2.0),
             gpu("GPU-b", persistence_mode=False, ecc_enabled=False),
@@ -448,7 +475,7 @@ def test_a_code_of_a_device_is_a_warning_that_names_it(code: str) -> None:
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("counter_reset", "power integral, an unknown energy: keep"),
+        ("counter_reset", "no power integral in its place: keep"),
         ("sampling_gap", "not sampled at times"),
         ("samples_missed", "gave 0 samples, what was asked for"),
         ("sources_disagree", "counter stands still"),

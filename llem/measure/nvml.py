@@ -1,7 +1,9 @@
 """Energy of NVIDIA GPUs."""
 
+import math
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -9,7 +11,7 @@ import attrs
 from llem.domain.energy import Sensor
 from llem.errors import MeterError
 from llem.measure import poller
-from llem.measure.nvml_client import Gpu, NvmlClient
+from llem.measure.nvml_client import Gpu, NvmlClient, message
 from llem.measure.sampler import Recording, Sampler
 from llem.protocols import Device, Edge, EnergyMeter, Samples
 
@@ -25,6 +27,9 @@ MAX_PERIOD_S = 0.1
 
 COUNTER_REFRESH_S = 0.1
 """Time between two updates of the energy counter: 0.02 to 0.1, by the GPU. Unit: s."""
+
+MAX_FAILED_SHARE = 0.05
+"""Share of the readings from which it is told why they failed. Fewer are bridged."""
 
 SCOPES = {0: "gpu", 1: "module", 2: "memory"}
 """What NVML's scopes of a power field cover."""
@@ -149,7 +154,7 @@ class NvmlMeter(EnergyMeter):
         if self._sampler is None:
             raise MeterError("the meter does not sample: start it first")
         sampler, self._sampler = self._sampler, None
-        return _samples(sampler.stop())
+        return _samples(sampler.stop(), [source.gpu.uuid for source in self._sources])
 
     def close(self) -> None:
         """End sampling, where it goes on, and the connection. Safe to call twice."""
@@ -215,11 +220,12 @@ class _Source:
         return sensor, poller.NONE, SCOPES[0]
 
 
-def _samples(recording: Recording) -> Samples:
-    """What the sampling process recorded of GPUs. It counts energy in mJ."""
+def _samples(recording: Recording, uuids: Sequence[str]) -> Samples:
+    """What the sampling process recorded of the GPUs *uuids*. It counts energy in mJ."""
     import numpy as np
 
     rows = recording.rows
+    codes = np.where(np.isnan(rows["power_w"]), -rows["reading_age_s"], np.nan)
 
     def known(name: str, missing: int) -> "npt.NDArray[np.float32]":
         values = rows[name].astype("f4")
@@ -237,10 +243,29 @@ def _samples(recording: Recording) -> Samples:
         memory_utilisation_pct=known("memory_utilisation_pct", poller.NO_UTILISATION),
         memory_mb=rows["memory_mb"],
         clock_event_reasons=np.where(told, reasons, 0) if told.any() else None,
-        reading_age_s=rows["reading_age_s"],
+        reading_age_s=np.where(np.isnan(rows["power_w"]), np.nan, rows["reading_age_s"]),
         stride=recording.stride,
-        notes=recording.notes,
+        notes=(*recording.notes, *_failures(codes, uuids)),
     )
+
+
+def _failures(codes: "npt.NDArray[np.float32]", uuids: Sequence[str]) -> Iterator[str]:
+    """
+    What NVML said of the GPUs that stopped answering, or often did not.
+
+    Args:
+        codes: Its return codes, of shape (ticks, GPUs). NaN: it answered.
+        uuids: The GPUs.
+    """
+    for uuid, of_gpu in zip(uuids, codes.T.tolist(), strict=True):
+        failed = [int(code) for code in of_gpu if not math.isnan(code)]
+        lost = bool(failed) and not math.isnan(of_gpu[-1])
+        if lost or len(failed) > MAX_FAILED_SHARE * len(of_gpu):
+            ((code, _),) = Counter(failed).most_common(1)
+            yield (
+                f"{uuid}: power was not read {len(failed)} times of {len(of_gpu)}: error {code} of "
+                f"{message(code, 'power')}"
+            )
 
 
 def _thousandth(value: int | None) -> float | None:

@@ -40,7 +40,8 @@ TICK = struct.Struct("=d")
 ROW = struct.Struct("=fhbbIdff")
 """
 Power in W, temperature in °C, utilisation and memory utilisation in %, clock event reasons, energy
-counter in the sensor's own unit, age of the power reading in s, memory in use in MiB.
+counter in the sensor's own unit, age of the power reading in s, memory in use in MiB. Where power
+was not read its age is the return code, below 0.
 """
 
 NO_TEMPERATURE, NO_UTILISATION, NO_REASONS, NAN = -(2**15), -1, 2**32 - 1, math.nan
@@ -150,14 +151,15 @@ class _Gpu:
             value = _FieldValue(field=self._field)
             code = self._library.nvmlDeviceGetFieldValues(self._handle, 1, ctypes.byref(value))
             if code or value.code:
-                return NAN, NAN
+                return NAN, -float(code or value.code)
             stamp_us = value.timestamp_us
             age_s = time.time() - stamp_us * 1e-6 if stamp_us > 0 else NAN
             return value.value.u / 1000.0, age_s
         milliwatts = ctypes.c_uint()
-        if not self._legacy or self._ask("nvmlDeviceGetPowerUsage", milliwatts):
+        if not self._legacy:
             return NAN, NAN
-        return milliwatts.value / 1000.0, NAN
+        code = self._ask("nvmlDeviceGetPowerUsage", milliwatts)
+        return (NAN, -float(code)) if code else (milliwatts.value / 1000.0, NAN)
 
     def _temperature(self) -> int:
         celsius = ctypes.c_uint()

@@ -358,6 +358,29 @@ def test_gpu_lost_during_the_run(driver, opened) -> None:
     for column in (samples.power_w, samples.temperature_c, samples.counter_j):
         assert np.isnan(column[gone, 0]).all()
     assert np.isfinite(samples.power_w[:, 1]).all()
+    assert np.isnan(samples.reading_age_s[gone, 0]).all()
+    (note,) = samples.notes
+    assert note.startswith(f"{lost.uuid}: power was not read ")
+    assert "error 15 of NVML (power): the GPU has fallen off the bus: restart the machine" in note
+
+
+@pytest.mark.parametrize(("failed_s", "told"), [(0.02, False), (0.3, True)])
+@pytest.mark.parametrize("setting", ["field", "nvmlDeviceGetPowerUsage"])
+def test_why_readings_failed(driver, opened, setting: str, failed_s: float, told: bool) -> None:
+    """It is told with NVML's own code, unless they were few: those are bridged."""
+    if setting != "field":
+        driver.set(gpu0__field=3)
+    meter = opened(period_s=0.02)
+    meter.start()
+    time.sleep(0.1)
+    driver.set(**{f"gpu0__{setting}": 17})
+    time.sleep(failed_s)
+    driver.set(**{f"gpu0__{setting}": 0})
+    time.sleep(0.9)
+    notes = meter.stop().notes
+
+    assert bool(notes) is told
+    assert all("error 17 of NVML (power): the operating system blocked it" in n for n in notes)
 
 
 def test_slow_calls(driver, opened) -> None:
