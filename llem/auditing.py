@@ -292,26 +292,26 @@ def _processes(result: ExperimentResult) -> Iterator[Check]:
     for process in result.process_results:
         if not process.devices:
             continue
-        rank = _rank_of(result, process)
+        name = f"process {process.process_index}"
         metrics, energy = process.inference_metrics, process.energy_metrics
         span_s = (process.timestamps.end - process.timestamps.start).total_seconds()
         energies = [device.energy_j for device in process.devices]
         yield _follows(
-            f"{rank}inference_time_sec",
+            f"{name} inference_time_sec",
             metrics.inference_time_sec,
             span_s,
             "its end less its start",
             tolerance=EDGE_TOLERANCE_S,
         )
         yield _follows(
-            f"{rank}energy_metrics duration_sec",
+            f"{name} energy_metrics.duration_sec",
             energy.duration_sec,
             metrics.inference_time_sec,
             "inference_time_sec",
         )
         if None not in energies:
             yield _follows(
-                f"{rank}energy_metrics total_energy_j",
+                f"{name} energy_metrics.total_energy_j",
                 energy.total_energy_j,
                 sum(filter(None, energies)),
                 "sum of its devices",
@@ -396,13 +396,13 @@ def _rates(result: ExperimentResult) -> Iterator[Check]:
         begin_s, end_s = result.steady_state_window
         start_s = (processes[0].timestamps.start - result.start_time).total_seconds()
         yield _follows(
-            "steady_state_window start",
+            "steady_state_window.start",
             begin_s,
             start_s,
             "start of the process",
             tolerance=EDGE_TOLERANCE_S,
         )
-        yield _follows("steady_state_window length", end_s - begin_s, time_s, "time of inference")
+        yield _follows("steady_state_window.length", end_s - begin_s, time_s, "time of inference")
     if time_s:
         yield _follows(
             "avg_tokens_per_second",
@@ -417,10 +417,10 @@ def _phases(result: ExperimentResult, total_j: float) -> Iterator[Check]:
     phases = result.energy_breakdown.phases if result.energy_breakdown else ()
     parts = [phase.energy_j for phase in phases if phase.energy_j is not None]
     if phases and len(parts) == len(phases):
-        yield _follows("phases", sum(parts), total_j, "their sum is total_energy_j")
+        yield _follows("phases.energy_j", sum(parts), total_j, "their sum is total_energy_j")
     if phases and len(result.process_results) == 1:
         yield _follows(
-            "phases duration_s",
+            "phases.duration_s",
             sum(phase.duration_s for phase in phases),
             result.total_inference_time_sec,
             "their sum is total_inference_time_sec",
@@ -453,12 +453,9 @@ def _window(result: ExperimentResult, process: RawProcessResult) -> tuple[float,
     return begin_s, begin_s + process.inference_metrics.inference_time_sec
 
 
-def _rank_of(result: ExperimentResult, process: RawProcessResult) -> str:
-    return f"process {process.process_index} " if len(result.process_results) > 1 else ""
-
-
 def _named(result: ExperimentResult, process: RawProcessResult, device: DeviceEnergy) -> str:
-    return f"{_rank_of(result, process)}device {device.gpu_index} ({device.uuid})"
+    rank = f"process {process.process_index} " if len(result.process_results) > 1 else ""
+    return f"{rank}device {device.gpu_index} ({device.uuid})"
 
 
 def _rank(device: DeviceEnergy) -> float:

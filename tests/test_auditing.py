@@ -275,18 +275,18 @@ FIRST, SECOND = (*PROCESS, "devices", 0), (*PROCESS, "devices", 1)
         ((*SECOND, "error_bound_j"), "device 1 (GPU-1) error_bound_j"),
         (("devices", 1, "error_bound_j"), "result device 1 (GPU-1) error_bound_j"),
         (("energy_per_device_j", 1), "result device 1 (GPU-1) energy_per_device_j"),
-        ((*PROCESS, "energy_metrics", "total_energy_j"), "energy_metrics total_energy_j"),
-        ((*PROCESS, "energy_metrics", "duration_sec"), "energy_metrics duration_sec"),
+        ((*PROCESS, "energy_metrics", "total_energy_j"), "process 0 energy_metrics.total_energy_j"),
+        ((*PROCESS, "energy_metrics", "duration_sec"), "process 0 energy_metrics.duration_sec"),
         (("total_inference_time_sec",), "total_inference_time_sec"),
         (("avg_tokens_per_second",), "avg_tokens_per_second"),
-        (("energy_breakdown", "phases", 0, "duration_s"), "phases duration_s"),
+        (("energy_breakdown", "phases", 0, "duration_s"), "phases.duration_s"),
         (("total_energy_j",), "total_energy_j"),
-        (("total_energy_j",), "phases"),
+        (("total_energy_j",), "phases.energy_j"),
         (("avg_energy_per_token_j",), "avg_energy_per_token_j"),
         (("energy_adjusted_j",), "energy_adjusted_j"),
         (("baseline_power_w",), "energy_adjusted_j"),
-        (("energy_breakdown", "phases", 0, "energy_j"), "phases"),
-        (("energy_breakdown", "phases", 1, "energy_j"), "phases"),
+        (("energy_breakdown", "phases", 0, "energy_j"), "phases.energy_j"),
+        (("energy_breakdown", "phases", 1, "energy_j"), "phases.energy_j"),
     ],
 )
 @pytest.mark.parametrize("factor", [0.99, 1.01])
@@ -312,7 +312,7 @@ def test_a_time_of_inference_that_was_halved_is_named(run: Experiment) -> None:
         run.result, (*PROCESS, "inference_metrics", "inference_time_sec"), lambda time_s: time_s / 2
     )
 
-    assert "inference_time_sec" in differing(audit(halved, run.timeseries))
+    assert "process 0 inference_time_sec" in differing(audit(halved, run.timeseries))
 
 
 @pytest.mark.parametrize(
@@ -605,7 +605,7 @@ def test_energies_beyond_any_sum_are_no_crash() -> None:
 
     found = audit(result, None)
 
-    assert differing(found) == ["total_energy_j", "avg_energy_per_token_j", "phases"]
+    assert differing(found) == ["total_energy_j", "avg_energy_per_token_j", "phases.energy_j"]
     # No process says anything of them.
     assert len(found.checks) == 3
 
