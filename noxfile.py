@@ -49,6 +49,8 @@ def typing(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Run the benchmarks, each beside what a user would pick instead."""
     install(session, ".", group="bench")
+    # Its save and load need nothing of what all of it needs.
+    session.install(*CONSTRAINED, "--no-deps", "llenergymeasure")
     session.run("pytest", "benchmarks", "-q", *session.posargs)
 
 

@@ -116,10 +116,16 @@ def _timing(values: dict[str, Any]) -> dict[str, float | None]:
     timing: dict[str, float | None] = {}
     for name in (*_TIMING, "spread_s"):
         value = values[name]
-        timing[name] = None if value is None and name in _MAY_LACK else 0.0 + value
+        timing[name] = None if value is None and name in _MAY_LACK else _number(value)
         if not 0 <= (timing[name] or 0.0) < math.inf:
             raise ValueError(name)
     return timing
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float):
+        raise TypeError(value)
+    return float(value)
 
 
 def _devices_in_tick_order(times: "npt.NDArray[Any]", indices: "npt.NDArray[Any]") -> int:
