@@ -197,6 +197,23 @@ def config_from_mapping(values: Mapping[str, Any], *, source: str) -> Experiment
         raise ConfigError(f"{source}: {'; '.join(faults)}") from None
 
 
+def result_from_mapping(values: Mapping[str, Any], *, source: str) -> ExperimentResult:
+    """
+    The record that *values* spell out, as a document would.
+
+    Args:
+        values: Fields by name, in what JSON can hold.
+        source: What messages call them.
+
+    Raises:
+        ResultValidationError: They are no result; every fault is listed with its path.
+    """
+    try:
+        return converter().structure(dict(values), ExperimentResult)
+    except (BaseValidationError, ResultValidationError) as error:
+        _refuse(error, source)
+
+
 def _plain_result(plain: dict[str, Any]) -> ExperimentResult | None:
     """The record of a document that is exactly as we write it. None: it needs a careful look."""
     try:
@@ -214,10 +231,7 @@ def _careful_result(plain: dict[str, Any], source: str) -> ExperimentResult:
     in_utc = read_as_utc(plain)
     if in_utc is None:
         _refuse(first, source)
-    try:
-        result = converter().structure(in_utc, ExperimentResult)
-    except (BaseValidationError, ResultValidationError) as error:
-        _refuse(error, source)
+    result = result_from_mapping(in_utc, source=source)
     warnings.warn(
         f"{source}: its times have no zone and were read as UTC", NaiveTimeWarning, stacklevel=4
     )
