@@ -204,6 +204,9 @@ def _cannot_write(root: str, fault: OSError | ValueError) -> StoreWriteError:
         errno.EPERM: "ask for write permission",
         errno.EROFS: "it is mounted read-only",
         errno.EFBIG: "the result is larger than a file may be",
+        errno.EXDEV: "this file system cannot rename folders",
+        errno.ENOSYS: "this file system cannot rename folders",
+        errno.EOPNOTSUPP: "this file system cannot rename folders",
     }.get(fault.errno or 0, "check the path")
     return StoreWriteError(
         f"{root}: nothing was written: {fault.strerror}; {advice}, or choose another root"
