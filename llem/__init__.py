@@ -100,6 +100,7 @@ if TYPE_CHECKING:
         StoreWriteError,
     )
     from llem.experiment import Experiment, Progress
+    from llem.importing import Imported, Unmapped, convert
     from llem.protocols import (
         BackendInfo,
         BatchOutput,
@@ -205,6 +206,7 @@ _HOMES = {
         "StoreWriteError",
     ],
     "llem.experiment": ["Experiment", "Progress"],
+    "llem.importing": ["Imported", "Unmapped", "convert"],
     "llem.protocols": [
         "BackendInfo",
         "BatchOutput",
@@ -260,6 +262,7 @@ __all__ = [
     "GPUEnvironment",
     "GPUUtilisationMetrics",
     "HardwareEnvironment",
+    "Imported",
     "IncompleteRunError",
     "InferenceBackend",
     "InferenceMetrics",
@@ -304,6 +307,7 @@ __all__ = [
     "ThermalEnvironment",
     "ThermalThrottleInfo",
     "Timestamps",
+    "Unmapped",
     "Verification",
     "WarmupConfig",
     "WarmupResult",
@@ -312,6 +316,7 @@ __all__ = [
     "audit",
     "canonical_json",
     "config_from_mapping",
+    "convert",
     "from_json",
     "json_schema",
     "load",

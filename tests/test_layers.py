@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "domain": {"errors"},
     "protocols": {"errors", "domain"},
     "codec": {"errors", "domain"},
+    "importing": {"errors", "domain", "codec"},
     "measure": SEAMS,
     "backends": {"errors", "domain", "protocols"},
     "aggregate": {"errors", "domain"},
@@ -30,9 +31,9 @@ MAY_IMPORT = {
     "experiment": SEAMS | STAGES,
     "auditing": SEAMS | {"aggregate", "measure"},
     "running": SEAMS | STAGES | {"experiment"},
-    "cli": SEAMS | STAGES | {"experiment", "running", "auditing"},
+    "cli": SEAMS | STAGES | {"experiment", "running", "auditing", "importing"},
     "__main__": {"cli"},
-    "": SEAMS | STAGES | {"experiment", "running", "auditing"},
+    "": SEAMS | STAGES | {"experiment", "running", "auditing", "importing"},
 }
 """What each part may import of ours beside itself. The empty name: the package's own module."""
 

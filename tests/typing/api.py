@@ -169,6 +169,16 @@ def verify(store: llem.ResultStore) -> list[llem.StoreFault]:
     return list(found.faults)
 
 
+def bring_along(document: bytes, folder: Path) -> list[str]:
+    """A document of another tool, with what lies beside it."""
+    imported: llem.Imported = llem.convert(
+        document, beside={"config.json": (folder / "config.json").read_bytes()}, source="theirs"
+    )
+    fields: tuple[llem.Unmapped, ...] = imported.unmapped
+    llem.MemoryStore().put(imported.without_timeseries("not needed").result)
+    return [f"{field.path} {field.value} {field.reason}" for field in fields] + [*imported.notes]
+
+
 def catch(store: llem.Store) -> llem.ExperimentResult | None:
     """Errors by their own names, or by the builtin's."""
     try:

@@ -1,0 +1,360 @@
+"""What is decided on the way: which format it is, what was measured, what belongs together."""
+
+import json
+import warnings
+
+import attrs
+import pytest
+
+from llem.codec import measurement_config_hash, to_json, to_stored_json
+from llem.domain.result import ExperimentResult
+from llem.errors import (
+    MalformedResultError,
+    ResultIntegrityError,
+    ResultValidationError,
+    SchemaVersionError,
+)
+from llem.importing import convert
+from llem.testing import filled, small_result
+
+OURS = filled(ExperimentResult, timeseries=None)
+
+
+def paths(imported):
+    return [field.path for field in imported.unmapped]
+
+
+def noted(imported):
+    return [note.partition(": ")[0] for note in imported.notes]
+
+
+def test_a_document_of_ours_is_taken_as_it_is():
+    """Nothing is assumed, and nothing added."""
+    imported = convert(to_json(OURS))
+
+    assert imported.result == imported.as_read == OURS
+    assert (imported.is_ours, imported.unmapped, imported.notes) == (True, (), ())
+
+
+def test_a_document_as_text():
+    assert convert(to_json(OURS).decode()) == convert(to_json(OURS))
+
+
+def test_a_stored_document_of_ours():
+    """Its digest is checked, and is no part of the record."""
+    stored = to_stored_json(OURS, commit_id="c", sidecars={})
+    changed = stored.replace(b'"total_tokens": 5', b'"total_tokens": 6')
+
+    assert convert(stored).result == OURS
+    assert changed != stored
+    with pytest.raises(ResultIntegrityError, match="not what was written"):
+        convert(changed)
+
+
+def test_a_document_of_ours_with_members_of_somebody_else():
+    """They are listed, and the record says so."""
+    document = json.loads(to_json(OURS)) | {"rack": "B7"}
+
+    imported = convert(json.dumps(document))
+
+    assert paths(imported) == ["rack"]
+    assert imported.as_read == OURS
+    assert imported.result.measurement_warnings[-1] == (
+        "imported: from llem 2.0; there is no home for rack: keep the source"
+    )
+
+
+def test_no_warning_is_given(each):
+    """What is assumed is noted instead."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        each.convert()
+
+
+@pytest.mark.parametrize(
+    ("document", "met"),
+    [
+        ({}, "no schema_version"),
+        ({"schema_version": "9.9"}, "schema_version '9.9'"),
+        ({"schema_version": 2.0}, "schema_version 2.0"),
+        ({"schema_version": ["2.0"]}, r"schema_version \['2.0'\]"),
+        ({"bundle_version": "3.0", "schema_version": "2.0"}, "bundle_version '3.0'"),
+    ],
+)
+def test_other_formats_are_refused(document, met):
+    """The error says what was met, and what is known."""
+    with pytest.raises(SchemaVersionError, match=met) as caught:
+        convert(json.dumps(document), source="a.json")
+    assert str(caught.value).startswith("a.json: has ")
+    assert "llenergymeasure 1.x, llenergymeasure 2.0, " in str(caught.value)
+
+
+def test_one_process_is_no_result(v1):
+    """The raw result of a process of 1.x is told from the aggregated one."""
+    process = v1.plain["process_results"][0]
+
+    with pytest.raises(SchemaVersionError, match="is one process of a run"):
+        convert(json.dumps(process))
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b'{"a": NaN}', b'{"a": 1, "a": 2}', b"\xff{}"])
+def test_what_is_no_json_object_is_refused(text, v3):
+    """The document, and the files beside it, each by its name."""
+    with pytest.raises(MalformedResultError, match=r"^document: "):
+        convert(text)
+    with pytest.raises(MalformedResultError, match=r"^document: config\.json: "):
+        convert(v3.file.read_bytes(), beside={"config.json": text})
+
+
+def test_a_value_that_no_record_may_hold_is_refused(each):
+    """It is not left out: the document is broken."""
+    with pytest.raises(ResultValidationError, match=r"total_tokens must be >= 0, got -1"):
+        each.convert(each.plain | {"total_tokens": -1})
+
+
+def test_a_mixture_of_times_is_refused(each):
+    """Which of them is right cannot be known."""
+    mixed = each.plain["start_time"] + "+02:00"
+
+    with pytest.raises(ResultValidationError, match="must be timezone-aware"):
+        each.convert(each.plain | {"start_time": mixed})
+
+
+def test_energy_that_was_not_measured_in_1_x(v1):
+    """By its flag: the zeros are no figures, in the processes as in the run."""
+    document = v1.plain
+    holders = [document, *document["process_results"]]
+    for holder in holders:
+        holder["energy_tracking_failed"] = True
+        holder["energy_breakdown"] = None
+    for process in document["process_results"]:
+        metrics = process["energy_metrics"]
+        process["energy_metrics"] = dict.fromkeys(metrics, 0.0) | {"duration_sec": 8.0}
+    document |= {"total_energy_j": 0.0, "avg_energy_per_token_j": 0.0}
+
+    imported = v1.convert(document)
+
+    result = imported.result
+    assert (result.total_energy_j, result.avg_energy_per_token_j) == (None, None)
+    for process in result.process_results:
+        metrics = attrs.asdict(process.energy_metrics)
+        assert metrics.pop("duration_sec") == 8.0
+        assert set(metrics.values()) == {None}
+    assert result.measurement_warnings[0].startswith("energy_not_measured: ")
+    assert "total_energy_j" in noted(imported)
+    assert not [path for path in paths(imported) if "energy" in path]
+
+
+def test_energy_that_was_measured_in_part_in_1_x(v1):
+    """A sum over some processes is no energy of the run: it is listed. Each figure is kept."""
+    document = v1.plain | {"energy_tracking_failed": True}
+    document["process_results"][1]["energy_tracking_failed"] = True
+
+    imported = v1.convert(document)
+
+    listed = {field.path: field for field in imported.unmapped}
+    first, second = imported.result.process_results
+    assert imported.result.total_energy_j is None
+    assert json.loads(listed["total_energy_j"].value) == document["total_energy_j"]
+    assert "no measurement of the whole run" in listed["total_energy_j"].reason
+    assert listed["process_results[1].energy_metrics.gpu_energy_j"].value == "1238.0"
+    assert first.energy_metrics.total_energy_j == 1210.5
+    assert second.energy_metrics.total_energy_j is None
+
+
+def test_no_energy_in_1_x_without_its_flag(v1):
+    """A zero that was measured, as the document says, is kept with a note."""
+    imported = v1.convert(v1.plain | {"total_energy_j": 0.0})
+
+    assert imported.result.total_energy_j == 0.0
+    assert "total_energy_j" in noted(imported)
+
+
+@pytest.mark.parametrize("name", ["v2", "v3"])
+def test_energy_that_no_meter_measured(name, request):
+    """No figure, no breakdown: 0 is what these formats write where no meter ran."""
+    document = request.getfixturevalue(name)
+    none = {"total_energy_j": 0.0, "avg_energy_per_token_j": 0.0, "energy_breakdown": None}
+    none |= {"energy_adjusted_j": None, "mj_per_tok_total": 0.0, "mj_per_tok_adjusted": None}
+
+    imported = document.convert(
+        document.plain | {key: value for key, value in none.items() if key in document.plain}
+    )
+
+    result = imported.result
+    assert (result.total_energy_j, result.avg_energy_per_token_j) == (None, None)
+    assert result.measurement_warnings[-2].startswith("energy_not_measured: ")
+    assert not [path for path in paths(imported) if "energy" in path or "mj" in path]
+
+
+def test_no_energy_with_a_breakdown(v2):
+    """Nothing says that it was not measured: it is kept, with a note."""
+    imported = v2.convert(v2.plain | {"total_energy_j": 0.0, "avg_energy_per_token_j": 0.0})
+
+    assert imported.result.total_energy_j == 0.0
+    assert "total_energy_j" in noted(imported)
+
+
+def test_energy_that_a_warning_says_was_not_measured(v5):
+    """The breakdown is that of a placeholder: what is not 0 in it is listed."""
+    document = v5.plain
+    document["measurement_warnings"] = ["energy_measurement_unavailable: no energy sampler"]
+    document["energy_breakdown"] |= {"raw_j": 0.0, "adjusted_j": -2500.0}
+    document |= {"total_energy_j": 0.0, "avg_energy_per_token_j": 0.0}
+    document |= {"energy_adjusted_j": -2500.0, "mj_per_tok_total": 0.0}
+
+    imported = v5.convert(document)
+
+    result = imported.result
+    assert result.total_energy_j is None
+    assert result.energy_adjusted_j is None
+    assert result.energy_breakdown.raw_j is None
+    assert result.energy_breakdown.baseline_power_w == 62.5
+    assert {"energy_adjusted_j", "energy_breakdown.adjusted_j"} <= {*paths(imported)}
+
+
+def test_a_figure_per_token_that_was_not_over_all_tokens(v2, v1):
+    """It is kept as it was written, and noted; one that was is not."""
+    imported = v2.convert()
+
+    assert imported.result.avg_energy_per_token_j == v2.plain["avg_energy_per_token_j"]
+    assert "avg_energy_per_token_j" in noted(imported)
+    assert "avg_energy_per_token_j" not in noted(v1.convert())
+
+
+def test_zeros_that_may_not_be_measured(v2):
+    """They are kept, and noted together."""
+    document = v2.plain
+    document["extended_metrics"]["memory"]["total_vram_mb"] = 0.0
+    document["process_results"][0]["energy_metrics"]["cpu_energy_j"] = 0.0
+
+    imported = v2.convert(document)
+
+    assert imported.result.extended_metrics.memory.total_vram_mb == 0.0
+    assert (
+        "process_results[0].energy_metrics.cpu_energy_j, "
+        "extended_metrics.memory.total_vram_mb: 0 is kept, and may mean not measured there"
+    ) in imported.notes
+
+
+def test_millijoules_that_do_not_follow_are_listed(v3):
+    """A figure that the energies do not give is none to let go of."""
+    imported = v3.convert(v3.plain | {"mj_per_tok_total": 1.0})
+
+    assert "mj_per_tok_total" in paths(imported)
+    assert "mj_per_tok_adjusted" in noted(imported)
+
+
+def test_time_of_one_process_in_1_x(v1):
+    """It is that of the run, summed or not."""
+    document = v1.plain
+    document["aggregation"]["num_processes"] = 1
+    del document["process_results"][1]
+
+    result = v1.convert(document).result
+
+    assert result.total_inference_time_sec == document["total_inference_time_sec"]
+    assert result.avg_tokens_per_second == document["avg_tokens_per_second"]
+
+
+def test_time_of_processes_that_are_not_there(v1):
+    """From the start of the first to the end of the last; the sum is listed."""
+    imported = v1.convert(v1.plain | {"process_results": []})
+
+    assert imported.result.total_inference_time_sec == 8.625
+    assert "total_inference_time_sec" in paths(imported)
+
+
+def test_time_between_processes_does_not_count(v1):
+    """Inference that did not overlap took what each took."""
+    document = v1.plain
+    window = document["process_results"][1]["timestamps"]
+    window |= {"start": "2026-02-17T17:45:03.5", "end": "2026-02-17T17:45:12"}
+    document["end_time"] = window["end"]
+
+    assert v1.convert(document).result.total_inference_time_sec == 16.5
+
+
+def test_a_hash_of_another_form_is_listed(v2):
+    """And ours computed."""
+    imported = v2.convert(v2.plain | {"measurement_config_hash": "AB"})
+
+    result = imported.result
+    assert result.measurement_config_hash == measurement_config_hash(result.effective_config)
+    assert "measurement_config_hash" in paths(imported)
+
+
+def test_without_the_files_beside_it(v3):
+    """The model is all that is known of the configuration, which is noted."""
+    imported = convert(v3.file.read_bytes())
+
+    assert imported.result.effective_config == {"model": "gpt2"}
+    assert imported.result.environment_snapshot is None
+    assert "effective_config" in noted(imported)
+
+
+def test_a_methodology_that_is_not_said(v5):
+    """Is total, which is noted."""
+    imported = convert(v5.file.read_bytes())
+
+    assert imported.result.measurement_methodology == "total"
+    assert "measurement_methodology" in noted(imported)
+
+
+def test_files_of_another_experiment_are_left_out(v5):
+    """All that they say is listed."""
+    config = json.loads(v5.beside["config.json"]) | {"experiment_id": "another"}
+    environment = json.loads(v5.beside["environment.json"]) | {"experiment_id": "another"}
+
+    imported = v5.convert(config=config, environment=environment)
+
+    assert {"config.json", "environment.json"} <= {*noted(imported)}
+    assert imported.result.environment_snapshot is None
+    assert imported.result.backend_version is None
+    assert {
+        "config.json: declared_config.task.model",
+        "environment.json: hardware.gpu.name",
+    } <= {*paths(imported)}
+
+
+def test_a_model_that_the_configuration_names_otherwise(v3):
+    """The configuration is kept, and the other name listed."""
+    imported = v3.convert(v3.plain | {"model_name": "another"})
+
+    assert imported.result.effective_config["model"] == "gpt2"
+    assert "model_name" in paths(imported)
+
+
+def test_files_that_no_format_has_are_not_looked_at(v3):
+    assert v3.convert(notes={"a": 1}) == v3.convert()
+
+
+def test_without_a_time_series():
+    """The record names none, and the reason is listed."""
+    result = small_result(timeseries="timeseries.parquet")
+
+    imported = convert(to_json(result)).without_timeseries("it is gone")
+
+    assert imported.result.timeseries is None
+    assert [attrs.astuple(field) for field in imported.unmapped] == [
+        ("timeseries", '"timeseries.parquet"', "it is gone")
+    ]
+    assert "timeseries" in imported.result.measurement_warnings[-1]
+
+
+def test_a_record_names_so_many_fields_and_no_more():
+    """A document of a thousand unknown members makes no warning of a thousand names."""
+    document = json.loads(to_json(OURS)) | {f"x{i:03}": i for i in range(1000)}
+
+    imported = convert(json.dumps(document))
+
+    assert len(imported.unmapped) == 1000
+    assert "x023 and 976 more: keep the source" in imported.result.measurement_warnings[-1]
+
+
+def test_a_field_under_both_names(v3):
+    """The one that is ours is taken, and the other listed."""
+    imported = v3.convert(v3.plain | {"backend": "theirs"})
+
+    assert imported.result.backend == "theirs"
+    assert "engine" in paths(imported)
