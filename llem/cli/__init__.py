@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from keyword import iskeyword
 
 from cyclopts import App, CycloptsError
 
@@ -20,6 +21,7 @@ VERBS = {
     "list": "List the results that are kept.",
     "show": "Show one result in full.",
     "export": "Write all results as CSV.",
+    "import": "Convert results that other tools or older versions wrote, and keep them.",
     "verify": "Check every result.",
     "env": "Say what this machine can measure, and what would stop it.",
 }
@@ -39,7 +41,8 @@ def build_app() -> App:
         suppress_keyboard_interrupt=False,
     )
     for position, (verb, words) in enumerate(VERBS.items()):
-        lazily = f"llem.cli.{verb}:{verb}_verb"
+        module = f"{verb}_" if iskeyword(verb) else verb
+        lazily = f"llem.cli.{module}:{verb}_verb"
         app.command(lazily, name=verb, help=words, sort_key=position)
     return app
 

@@ -1,0 +1,187 @@
+"""``llem import``: results that other tools or older versions wrote, converted and kept."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import attrs
+import orjson
+from cyclopts import Parameter
+
+from llem.cli.message import say
+from llem.cli.output import AsJson, Root, print_json
+from llem.domain.timeseries import TIMESERIES_NAME
+from llem.errors import (
+    CommitUnknownError,
+    InvalidNameError,
+    LlemError,
+    MalformedResultError,
+    ResultAccessError,
+    ResultNotFoundError,
+    ResultValidationError,
+    SidecarIntegrityError,
+    SidecarSchemaError,
+    StoreWriteError,
+)
+from llem.importing import Imported, Unmapped, convert
+from llem.importing.convert import BESIDE
+from llem.protocols import StoredResult
+from llem.report.figures import printable, unicode_text
+from llem.store import ResultStore
+from llem.store.files import path_of_result
+from llem.store.reading import MAX_JSON_BYTES, read_regular_file
+from llem.store.sidecar import MAX_ROWS, read_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+WIDEST = 60
+"""Most characters of a value that are shown; JSON output has all of them."""
+
+
+def import_verb(
+    *files: Annotated[Path, Parameter(required=True)],
+    root: Root = "results",
+    strict: Annotated[bool, Parameter(negative="")] = False,
+    again: Annotated[bool, Parameter(negative="")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """
+    Convert results that other tools or older versions wrote, and keep them.
+
+    Reads what llenergymeasure wrote: 1.x, 2.0, 3.0, 4.0, 5.0 and its bundles; and results of llem.
+    The files are left as they are. What has no home in a record is listed, field by field.
+
+    Parameters
+    ----------
+    files
+        Documents, or folders that hold a result.json. What lies beside one, such as
+        timeseries.parquet, config.json and environment.json, is taken along.
+    strict
+        Keep no result of which a field has no home.
+    again
+        Keep a result also where one of the same experiment is kept already.
+    """
+    store = ResultStore(root)
+    known = {} if again else _experiments(store)
+    told, status = [], 0
+    for file in files:
+        try:
+            imported, table = read(os.fspath(file))
+            _check(imported, strict=strict, known=known)
+            kept = store.put(imported.result, timeseries=table)
+        except (StoreWriteError, CommitUnknownError):
+            raise
+        except LlemError as error:
+            say(_with_path(str(error), file))
+            told.append({"file": unicode_text(str(file)), "error": unicode_text(str(error))})
+            status = 1
+            continue
+        if not again:
+            known[kept.result.experiment_id] = kept.key
+        told.append(_as_json(file, kept, imported))
+        if not as_json:
+            _print(file, kept, imported)
+    if as_json:
+        print_json(told)
+    return status
+
+
+def read(file: str) -> tuple[Imported, "pa.Table | None"]:
+    """
+    The document in *file*, or in the folder *file*, as a record, and its time series.
+
+    Raises:
+        LlemError: It cannot be read or converted.
+    """
+    path = path_of_result(file)
+    document = _bytes_of(path)
+    folder = os.path.dirname(path)
+    beside = {
+        name: _bytes_of(os.path.join(folder, name))
+        for name in BESIDE
+        if os.path.lexists(os.path.join(folder, name)) and name != os.path.basename(path)
+    }
+    imported = convert(document, beside=beside, source=path)
+    if imported.as_read.timeseries is None:
+        return imported, None
+    return _with_timeseries(imported, path)
+
+
+def _with_timeseries(imported: Imported, path: str) -> tuple[Imported, "pa.Table | None"]:
+    """*imported* with the samples beside *path*, or without where they are none of ours."""
+    if imported.is_ours and not imported.unmapped:
+        table = ResultStore(os.path.dirname(path) or ".").timeseries(Path(path))
+        return imported if table else imported.without_timeseries("it is gone"), table
+    if imported.as_read.timeseries != TIMESERIES_NAME:
+        return imported.without_timeseries(f"is not called {TIMESERIES_NAME}"), None
+    try:
+        return imported, read_table(os.path.join(os.path.dirname(path), TIMESERIES_NAME), MAX_ROWS)
+    except (
+        ResultAccessError,
+        ResultNotFoundError,
+        SidecarIntegrityError,
+        SidecarSchemaError,
+    ) as error:
+        return imported.without_timeseries(str(error)), None
+
+
+def _bytes_of(path: str) -> bytes:
+    return read_regular_file(path, limit=MAX_JSON_BYTES, too_large=MalformedResultError)
+
+
+def _experiments(store: ResultStore) -> dict[str, str]:
+    """The keys of the results that are kept, by experiment; what cannot be read is passed over."""
+    found = {}
+    for key in store:
+        try:
+            found[store.get(key).experiment_id] = key
+        except LlemError:
+            continue
+    return found
+
+
+def _check(imported: Imported, *, strict: bool, known: dict[str, str]) -> None:
+    experiment = imported.as_read.experiment_id
+    if experiment in known:
+        raise InvalidNameError(
+            f"not kept: {known[experiment]} is of the same experiment, {experiment}; "
+            "--again keeps it once more"
+        )
+    if strict and imported.unmapped:
+        listed = "\n  ".join(map(_line, imported.unmapped))
+        raise ResultValidationError(
+            f"not kept: {len(imported.unmapped)} fields have no home; "
+            f"without --strict they are left out:\n  {listed}"
+        )
+
+
+def _with_path(message: str, file: Path) -> str:
+    return message if str(file) in message.partition(": ")[0] else f"{file}: {message}"
+
+
+def _print(file: Path, kept: StoredResult, imported: Imported) -> None:
+    print(printable(f"{file}: kept as {kept.key}, from {imported.format}"))
+    for field in imported.unmapped:
+        print(printable(f"  no home: {_line(field)}"))
+    for note in imported.notes:
+        print(printable(f"  note: {note}"))
+
+
+def _line(field: Unmapped) -> str:
+    value = field.value if len(field.value) <= WIDEST else f"{field.value[: WIDEST - 4]} ..."
+    return f"{field.path} = {value}" + (f" ({field.reason})" if field.reason else "")
+
+
+def _as_json(file: Path, kept: StoredResult, imported: Imported) -> dict[str, Any]:
+    return {
+        "file": unicode_text(str(file)),
+        "key": kept.key,
+        "path": unicode_text(kept.path),
+        "format": imported.format,
+        "unmapped": [
+            {**attrs.asdict(field), "value": orjson.loads(field.value)}
+            for field in imported.unmapped
+        ],
+        "notes": imported.notes,
+    }
