@@ -50,18 +50,17 @@ _NO_ENGINE = (
 def read_v1(document: Plain, _: Beside) -> Draft:
     """An aggregated result of llenergymeasure 1.x."""
     draft = Draft.of(document)
-    draft.values["measurement_methodology"] = "total"
+    draft.values.setdefault("measurement_methodology", "total")
     draft.forget_empty(*_NO_V1)
     _forget_full_latencies(draft)
-    _take_hardware(draft, document)
+    hardware = document.get("environment")
+    _take_hardware(draft, hardware)
     rests = draft.left.get("process_results", {})
     for i, process in _processes(draft):
         rest = rests.pop(i, {})
         process.pop("schema_version", None)
         forget_empty(rest, *_NO_V1)
-        if part_of(draft.values, "environment_snapshot") and rest.get(
-            "environment"
-        ) == document.get("environment"):
+        if "environment_snapshot" in draft.values and rest.get("environment") == hardware:
             rest.pop("environment", None)
         _heed_failure(process, rest)
         if rest:
@@ -85,13 +84,12 @@ def read_2_0(document: Plain, _: Beside) -> Draft:
     if as_lines:
         draft.notes.append("environment_snapshot.pip_freeze: its lines are installed_packages")
     _forget_full_latencies(draft)
-    heed_absence(draft)
+    _heed_absence(draft)
     return draft
 
 
 def read_engine(document: Plain, beside: Beside) -> Draft:
     """A result of llenergymeasure 3.0 or later, with the files beside it."""
-    axes = document.pop("throttle", None)
     draft = Draft.of(document)
     draft.left.pop("bundle_version", None)
     draft.take("engine", "backend")
@@ -99,20 +97,19 @@ def read_engine(document: Plain, beside: Beside) -> Draft:
     draft.take("declared_config_hash", "measurement_config_hash")
     draft.forget_empty(*_NO_ENGINE)
     _forget_full_latencies(draft)
-    if axes is not None:
-        _take_axes(draft, axes)
+    _take_axes(draft)
     if "baseline_power_w" not in draft.values:
         draft.values["baseline_power_w"] = draft.part("energy_breakdown").get("baseline_power_w")
     for name in ("environment.json", "system.json"):
         if name in beside:
             _take_environment(draft, name, beside[name])
     _take_config(draft, beside.get("config.json"))
-    heed_absence(draft)
+    _heed_absence(draft)
     _forget_millijoules(draft)
     return draft
 
 
-def heed_absence(draft: Draft) -> None:
+def _heed_absence(draft: Draft) -> None:
     """Have no energy where the document says, by its own convention, that none was measured."""
     values = draft.values
     if number(values.get("total_energy_j")) != 0:
@@ -134,10 +131,9 @@ def _processes(draft: Draft) -> Iterator[tuple[int, Plain]]:
             yield i, process
 
 
-def _take_hardware(draft: Draft, document: Plain) -> None:
+def _take_hardware(draft: Draft, hardware: Any) -> None:
     """Take the hardware, which is all of the environment that 1.x describes."""
-    hardware = document.get("environment")
-    if not isinstance(hardware, dict) or not hardware:
+    if not isinstance(hardware, dict) or not hardware or "environment_snapshot" in draft.values:
         return
     taken, rest = fit(hardware, HardwareEnvironment)
     del draft.left["environment"]
@@ -222,7 +218,9 @@ def _count_time_once(draft: Draft) -> None:
     tokens, summed_s = number(values.get("total_tokens")), values.get("total_inference_time_sec")
     if time_s is None or tokens is None:
         return
-    aggregation["mean_process_tokens_per_second"] = values.get("avg_tokens_per_second")
+    mean = values.get("avg_tokens_per_second")
+    if aggregation.setdefault("mean_process_tokens_per_second", mean) != mean:
+        draft.leave("avg_tokens_per_second", "the mean of the processes' rates")
     each = [part_of(p, "inference_metrics").get("inference_time_sec") for _, p in _processes(draft)]
     if not each or not _is_sum(summed_s, each):
         draft.leave("total_inference_time_sec", "summed over processes")
@@ -268,14 +266,17 @@ def _forget_full_latencies(draft: Draft) -> None:
             del draft.left["latency_stats"]
 
 
-def _take_axes(draft: Draft, throttle: Any) -> None:
+def _take_axes(draft: Draft) -> None:
     """Take throttling by axes: thermal and power, each in hardware, in software, or any of both."""
-    if not isinstance(throttle, dict):
-        draft.values["thermal_throttle"] = throttle
+    draft.forget_empty("throttle")
+    throttle = part_of(draft.left, "throttle")
+    axes = [throttle.get(name) for name in ("thermal", "power")]
+    if "thermal_throttle" in draft.values or not all(isinstance(axis, dict) for axis in axes):
         return
+    del draft.left["throttle"]
+    thermal, power = dict(throttle["thermal"]), dict(throttle["power"])
     values = {name: value for name, value in throttle.items() if name not in ("thermal", "power")}
     taken, left = fit(values, ThermalThrottleInfo)
-    thermal, power = dict(part_of(throttle, "thermal")), dict(part_of(throttle, "power"))
     taken |= {
         "thermal": thermal.pop("any", False),
         "hw_thermal": thermal.pop("hw", False),
@@ -296,6 +297,9 @@ def _take_environment(draft: Draft, name: str, snapshot: Plain) -> None:
     """Take the environment from the file *name* beside the document."""
     rest = _of_this_experiment(draft, name, snapshot)
     if rest is None:
+        return
+    if "environment_snapshot" in draft.values:
+        draft.beside[name] = rest
         return
     cuda = part_of(part_of(rest, "hardware"), "cuda")
     if "driver_supported_version" in cuda and "version" not in cuda:

@@ -358,3 +358,81 @@ def test_a_field_under_both_names(v3):
 
     assert imported.result.backend == "theirs"
     assert "engine" in paths(imported)
+
+
+def test_fields_of_ours_in_a_document_of_1_x(v1, v3):
+    """They are taken, and what else says the same is listed."""
+    snapshot = json.loads(v3.beside["environment.json"])
+
+    imported = v1.convert(v1.plain | {"environment_snapshot": snapshot})
+
+    assert imported.result.environment_snapshot.python_version == "3.11.10"
+    assert "environment.cpu.model" in paths(imported)
+
+
+def test_throttling_in_both_ways(bundle2, v3):
+    """The way that is ours is taken, and the other listed."""
+    ours = v3.plain["thermal_throttle"]
+
+    imported = bundle2.convert(bundle2.plain | {"thermal_throttle": ours})
+
+    assert imported.result.thermal_throttle.max_temperature_c == ours["max_temperature_c"]
+    assert "throttle.thermal.sw" in paths(imported)
+
+
+def test_two_environments_beside_one_document(v5):
+    """One is taken, and the other listed."""
+    other = json.loads(v5.beside["environment.json"]) | {"python_version": "3.9.1"}
+
+    imported = v5.convert(system=other)
+
+    assert imported.result.environment_snapshot.python_version == "3.12.4"
+    assert "system.json: python_version" in paths(imported)
+
+
+def test_packages_as_text_and_as_a_list(v2):
+    """The list is taken, and the text listed."""
+    document = v2.plain
+    document["environment_snapshot"]["installed_packages"] = ["numpy==1"]
+
+    imported = v2.convert(document)
+
+    assert imported.result.environment_snapshot.installed_packages == ("numpy==1",)
+    assert "environment_snapshot.pip_freeze" in paths(imported)
+
+
+def test_throttling_by_no_axes(bundle2):
+    """What is not of that form is listed as it is."""
+    document = bundle2.plain
+    document["throttle"]["thermal"] = "often"
+
+    imported = bundle2.convert(document)
+
+    assert imported.result.thermal_throttle is None
+    assert {"throttle.thermal", "throttle.power.hw"} <= {*paths(imported)}
+
+
+def test_throttling_that_is_not_known(bundle2):
+    imported = bundle2.convert(bundle2.plain | {"throttle": None})
+
+    assert imported.result.thermal_throttle is None
+    assert not [path for path in paths(imported) if "throttle" in path]
+
+
+def test_a_mean_rate_under_both_names(v1):
+    """The one that is ours is taken, and the other listed."""
+    document = v1.plain
+    document["aggregation"]["mean_process_tokens_per_second"] = 1.5
+
+    imported = v1.convert(document)
+
+    assert imported.result.aggregation.mean_process_tokens_per_second == 1.5
+    assert "avg_tokens_per_second" in paths(imported)
+
+
+def test_a_configuration_in_the_document_and_beside_it(v5):
+    """The one in the document is taken, and the other listed."""
+    imported = v5.convert(v5.plain | {"effective_config": {"model": "mine"}})
+
+    assert imported.result.effective_config == {"model": "mine"}
+    assert "config.json: declared_config.task.model" in paths(imported)
