@@ -397,7 +397,8 @@ def test_slow_calls(driver, opened) -> None:
     assert energy.coverage < 0.4
     assert "samples_missed" in energy.codes
     assert run.begin.spread_s >= 0.04
-    assert abs(energy.energy_j - 100 * run.duration_s) < 100 * 0.04
+    spread_s = (run.begin.spread_s + run.end.spread_s) / 2
+    assert abs(energy.energy_j - 100 * run.duration_s) <= 100 * spread_s + 1e-6
     assert energy.integrated_j == pytest.approx(100 * run.duration_s, rel=0.02)
 
 
