@@ -417,11 +417,16 @@ class Experiment:
             origin_s=self._start_s,
             requests=self._recorder.spans,
         )
-        devices = measure.as_refreshed(self._devices, samples, self._begin.time_s, end.time_s)
-        spread_s = (self._begin.spread_s + end.spread_s) / 2
-        return evidence, measure.to_table(
-            devices, samples, origin_s=self._start_s, spread_s=spread_s
+        table = measure.annotate(
+            measure.to_table(self._devices, samples, origin_s=self._start_s),
+            self._devices,
+            samples,
+            self._begin,
+            end,
+            origin_s=self._start_s,
+            requests=self._recorder.spans,
         )
+        return evidence, table
 
     def _aggregate(self, process: RawProcessResult, evidence: Evidence) -> ExperimentResult:
         begin_s = self._begin.time_s - self._start_s

@@ -153,7 +153,7 @@ def process_result(
         model_name=config.model,
         timestamps=window,
         inference_metrics=_inference_metrics(recorder, seconds, warmup),
-        energy_metrics=_energy_metrics(devices, seconds, tokens),
+        energy_metrics=energy_metrics(devices, seconds, tokens),
         compute_metrics=ComputeMetrics(
             flops_total=recorder.flops,
             flops_per_token=_ratio(recorder.flops, tokens),
@@ -227,9 +227,15 @@ def _inference_metrics(
     )
 
 
-def _energy_metrics(
-    devices: tuple[DeviceEnergy, ...], seconds: float, tokens: int
-) -> EnergyMetrics:
+def energy_metrics(devices: tuple[DeviceEnergy, ...], seconds: float, tokens: int) -> EnergyMetrics:
+    """
+    What the energies of one process come to.
+
+    Args:
+        devices: The devices that it measured.
+        seconds: Length of its window. Unit: s.
+        tokens: Tokens in and out.
+    """
     total_j = _sum_known(devices)
     gpus_j = _sum_known([d for d in devices if d.sensor is not Sensor.RAPL])
     packages_j = _sum_known(

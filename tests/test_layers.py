@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "report": {"errors", "domain", "codec"},
     "testing": SEAMS,
     "experiment": SEAMS | STAGES,
-    "auditing": SEAMS | {"aggregate", "measure"},
+    "auditing": SEAMS | {"aggregate", "measure", "recording"},
     "running": SEAMS | STAGES | {"experiment"},
     "cli": SEAMS | STAGES | {"experiment", "running", "auditing", "importing"},
     "__main__": {"cli"},

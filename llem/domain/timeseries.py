@@ -9,9 +9,15 @@ TIMESERIES_NAME = "timeseries.parquet"
 
 TIMING_KEY = b"llem.timing"
 """
-Where the metadata of a time series tells how its sensors read: a JSON object, index -> ``limit_w``,
-``refresh_s``, ``window_s``, ``counter_refresh_s`` and ``spread_s``, the mean time that reading the
-counters at an edge of the window took. An error bound is computed anew from these.
+Where the metadata of a time series tells how its devices were read: a JSON object, index ->
+``limit_w``, ``period_s``, ``refresh_s``, ``window_s``, ``counter_refresh_s``, ``standstill_s``,
+``spread_s``. With it an error bound is computed anew.
+"""
+
+REQUESTS_KEY = b"llem.requests"
+"""
+Where it tells when requests ran: a JSON array of [start, first token or null, end], in whole
+microseconds from the record's ``start_time``. With it prefill and decode are told apart anew.
 """
 
 

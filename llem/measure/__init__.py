@@ -9,35 +9,39 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llem.measure.annotations import Timing, annotate, request_spans, timings
     from llem.measure.baseline import BaselineCache, IdlePower, default_cache_folder, idle_power
     from llem.measure.checked import checked_devices, checked_mark
     from llem.measure.choose import open_meter
     from llem.measure.clock import SystemClock
     from llem.measure.environment import Capability, capabilities, snapshot
     from llem.measure.evidence import gather_evidence
-    from llem.measure.integrate import as_refreshed, device_energies, mean_power_w
+    from llem.measure.integrate import device_energies, mean_power_w
     from llem.measure.nvml import NvmlMeter
+    from llem.measure.phases import phase_energies
     from llem.measure.processes import context_held, foreign, gpu_processes, own_processes
     from llem.measure.rapl import RaplMeter
     from llem.measure.replay import ReplayMeter
-    from llem.measure.series import from_table, timings, to_table
+    from llem.measure.series import from_table, to_table
     from llem.measure.throttle import throttle_info
     from llem.measure.warmup import derive_measurement_methodology, warm_up
     from llem.measure.zeus import ZeusMeter
 
 _HOMES = {
+    "llem.measure.annotations": ["Timing", "annotate", "request_spans", "timings"],
     "llem.measure.baseline": ["BaselineCache", "IdlePower", "default_cache_folder", "idle_power"],
     "llem.measure.checked": ["checked_devices", "checked_mark"],
     "llem.measure.choose": ["open_meter"],
     "llem.measure.clock": ["SystemClock"],
     "llem.measure.environment": ["Capability", "capabilities", "snapshot"],
     "llem.measure.evidence": ["gather_evidence"],
-    "llem.measure.integrate": ["as_refreshed", "device_energies", "mean_power_w"],
+    "llem.measure.integrate": ["device_energies", "mean_power_w"],
     "llem.measure.nvml": ["NvmlMeter"],
+    "llem.measure.phases": ["phase_energies"],
     "llem.measure.processes": ["context_held", "foreign", "gpu_processes", "own_processes"],
     "llem.measure.rapl": ["RaplMeter"],
     "llem.measure.replay": ["ReplayMeter"],
-    "llem.measure.series": ["from_table", "timings", "to_table"],
+    "llem.measure.series": ["from_table", "to_table"],
     "llem.measure.throttle": ["throttle_info"],
     "llem.measure.warmup": ["derive_measurement_methodology", "warm_up"],
     "llem.measure.zeus": ["ZeusMeter"],
@@ -52,8 +56,9 @@ __all__ = [
     "RaplMeter",
     "ReplayMeter",
     "SystemClock",
+    "Timing",
     "ZeusMeter",
-    "as_refreshed",
+    "annotate",
     "capabilities",
     "checked_devices",
     "checked_mark",
@@ -69,6 +74,8 @@ __all__ = [
     "mean_power_w",
     "open_meter",
     "own_processes",
+    "phase_energies",
+    "request_spans",
     "snapshot",
     "throttle_info",
     "timings",

@@ -56,7 +56,12 @@ _NVML_POWER = {Sensor.NVML_POWER, Sensor.NVML_POWER_INSTANT, Sensor.NVML_POWER_A
 
 
 def device_energies(
-    devices: Sequence[Device], samples: Samples, begin: Edge, end: Edge
+    devices: Sequence[Device],
+    samples: Samples,
+    begin: Edge,
+    end: Edge,
+    *,
+    standstills_s: Sequence[float] | None = None,
 ) -> tuple[DeviceEnergy, ...]:
     """
     The energy of each device from *begin* to *end*, with its evidence.
@@ -66,11 +71,11 @@ def device_energies(
     refreshing leave out, not the calibration of the sensor. Below, *top* is the power limit or the
     greatest power seen, whichever is more:
 
-    - counter: its refresh period, and the time that reading the edges took, times *top*. Each
-      reading is at most one refresh old, so the difference is off by at most one refresh. None
-      where *top* is not known. Where the integral lies further away than both bounds explain, one
-      of the two is wrong, as a counter is that stood still for a while: the bound then reaches to
-      the far end of the integral's.
+    - counter: its refresh period, or the longest time that it was seen to stand still, and the time
+      that reading the edges took, times *top*. Each reading is at most one refresh old, so the
+      difference is off by at most one refresh. None where *top* is not known. Where the sources
+      disagree, or lie further apart than both bounds explain, one of the two is wrong: the bound
+      then reaches to the far end of the integral's.
     - integral: for neighbouring samples their distance, or the sensor's refresh period where that
       is longer, times the change of power between them, which holds for any power that moves one
       way in between. More than `UNSEEN_PERIODS` apart it may have done otherwise: their distance
@@ -90,6 +95,7 @@ def device_energies(
         samples: What it sampled, one column for each device, or none at all.
         begin: First edge of the window.
         end: Last edge.
+        standstills_s: Longest time that each counter stood still. Unit: s. None: as sampled.
 
     Raises:
         MeterError: The window ends before it begins, or samples and devices differ in number.
@@ -101,6 +107,10 @@ def device_energies(
             f"the meter has {len(devices)} devices and sampled {samples.power_w.shape[1]}"
         )
     traces = _traces(devices, samples, begin.time_s, end.time_s)
+    if standstills_s is None:
+        standstills_s = standstills(samples, len(devices), begin.time_s, end.time_s)
+    for trace, standstill_s in zip(traces, standstills_s, strict=True):
+        trace.counter_refresh_s = max(trace.device.counter_refresh_s, standstill_s)
     return tuple(
         _device_energy(device, trace, _counted(column, device, samples, begin, end), begin, end)
         for column, (device, trace) in enumerate(zip(devices, traces, strict=True))
@@ -133,6 +143,7 @@ class _Trace:
         inside: Samples in the window.
         first: Time and power of the first sample met. Unit: s, W.
         last: The same of the last one.
+        counter_refresh_s: Longest time between two updates of its counter. Unit: s.
     """
 
     device: Device
@@ -145,6 +156,7 @@ class _Trace:
     inside: int = 0
     first: tuple[float, float] | None = None
     last: tuple[float, float] | None = None
+    counter_refresh_s: float = 0.0
 
     def head_s(self, begin_s: float) -> float:
         """Time of the window before the first sample. Unit: s."""
@@ -202,12 +214,41 @@ def as_refreshed(
     devices: Sequence[Device], samples: Samples, begin_s: float, end_s: float
 ) -> tuple[Device, ...]:
     """*devices*, refreshed as seldom as the timestamps of their readings in the window show."""
-    first, last = samples.times_s.searchsorted([begin_s, end_s]).tolist()
-    near = samples.between(max(first - 1, 0), last + 1)
+    near = _near(samples, begin_s, end_s)
     return tuple(
         attrs.evolve(device, refresh_s=max(device.refresh_s, _oldest_s(near, column)))
         for column, device in enumerate(devices)
     )
+
+
+def standstills(samples: Samples, count: int, begin_s: float, end_s: float) -> tuple[float, ...]:
+    """Longest time that each of *count* counters was seen to stand still in the window. Unit: s."""
+    near = _near(samples, begin_s, end_s)
+    return tuple(_standstill_s(near, column) for column in range(count))
+
+
+def _near(samples: Samples, begin_s: float, end_s: float) -> Samples:
+    """Those in the window, and one on either side of it."""
+    first, last = samples.times_s.searchsorted([begin_s, end_s]).tolist()
+    return samples.between(max(first - 1, 0), last + 1)
+
+
+def _standstill_s(samples: Samples, column: int) -> float:
+    longest_s, since_s, last_j = 0.0, math.nan, math.nan
+    for start in range(0, len(samples.times_s) if samples.counter_j is not None else 0, BLOCK):
+        block = slice(start, start + BLOCK)
+        readings_j: Floats = samples.counter_j[block, column]  # type: ignore[index]
+        read = np.isfinite(readings_j)
+        if not read.any():
+            continue
+        times_s, readings_j = samples.times_s[block][read], readings_j[read]
+        if readings_j[0] == last_j:
+            times_s[0] = since_s
+        begins = np.flatnonzero(np.diff(readings_j, prepend=math.nan) != 0)
+        ends = np.append(begins[1:], len(readings_j)) - 1
+        longest_s = max(longest_s, float((times_s[ends] - times_s[begins]).max()))
+        since_s, last_j = float(times_s[begins[-1]]), float(readings_j[-1])
+    return longest_s
 
 
 def _oldest_s(samples: Samples, column: int) -> float:
@@ -302,7 +343,10 @@ def _device_energy(
     duration_s = end.time_s - begin.time_s
     integral = _integral(trace, begin.time_s, end.time_s)
     integrated_j = None if integral is None else integral.energy_j
-    counter_bound_j = _counter_bound(trace, begin, end)
+    counter_bound_j = _counter_bound(trace, trace.counter_refresh_s, begin, end)
+    # Standing still explains no disagreement: it is what one is to be told of.
+    usual_bound_j = _counter_bound(trace, device.counter_refresh_s, begin, end)
+    disagree = _disagree(counter_j, integral, usual_bound_j)
     # A counter that stands still was not refreshed, and no device draws nothing: 0 is no figure.
     energy_j = counter_j or integrated_j or None
     gap_s = trace.gap_s(begin.time_s, end.time_s)
@@ -317,7 +361,7 @@ def _device_energy(
         "samples_missed": coverage is not None
         and coverage < MIN_COVERAGE
         and trace.inside + 1 < (expected or 0),
-        "sources_disagree": _disagree(counter_j, integral, counter_bound_j),
+        "sources_disagree": disagree,
         "mig_parent_energy": device.parent_of_mig,
         "energy_not_measured": energy_j is None,
     }
@@ -336,7 +380,9 @@ def _device_energy(
         sampling_period_s=trace.period_s,
         max_gap_s=gap_s,
         coverage=coverage,
-        error_bound_j=None if energy_j is None else _bound(counter_j, counter_bound_j, integral),
+        error_bound_j=None
+        if energy_j is None
+        else _bound(counter_j, counter_bound_j, integral, disagree=disagree),
         codes=tuple(code for code, applies in codes.items() if applies),
     )
 
@@ -368,7 +414,11 @@ def _integral(trace: _Trace, begin_s: float, end_s: float) -> _Integral | None:
 
 
 def _bound(
-    counter_j: float | None, counter_bound_j: float | None, integral: _Integral | None
+    counter_j: float | None,
+    counter_bound_j: float | None,
+    integral: _Integral | None,
+    *,
+    disagree: bool,
 ) -> float | None:
     """That of the source that was chosen, and more where the two cannot both hold."""
     if not counter_j:
@@ -376,15 +426,16 @@ def _bound(
     if counter_bound_j is None or integral is None:
         return counter_bound_j
     apart_j = abs(counter_j - integral.energy_j)
-    explained = apart_j <= counter_bound_j + integral.bound_j
-    return counter_bound_j if explained else apart_j + integral.bound_j
+    if disagree or apart_j > counter_bound_j + integral.bound_j:
+        return max(counter_bound_j, apart_j + integral.bound_j)
+    return counter_bound_j
 
 
-def _counter_bound(trace: _Trace, begin: Edge, end: Edge) -> float | None:
+def _counter_bound(trace: _Trace, refresh_s: float, begin: Edge, end: Edge) -> float | None:
     top_w = trace.top_w()
     if top_w is None:
         return None
-    return top_w * (trace.device.counter_refresh_s + (begin.spread_s + end.spread_s) / 2)
+    return top_w * (refresh_s + (begin.spread_s + end.spread_s) / 2)
 
 
 def _counted(

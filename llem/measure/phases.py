@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from llem.domain.conditions import RequestSpan
 from llem.domain.energy import DeviceEnergy, Phase, PhaseEnergy
-from llem.measure.integrate import MAX_POWER_W
+from llem.measure.integrate import MAX_POWER_W, UNSEEN_PERIODS
 from llem.protocols import Device, Samples
 
 Floats = npt.NDArray[np.float64]
@@ -47,14 +47,16 @@ def phase_energies(
 
     Each device's ``energy_j`` is shared out by the integral of its power over the pieces of a
     phase, interpolated at their edges, so that the three add up to the total. ``error_bound_j`` is
-    the phase's share of the total's and of what counter and integral disagree by, and for each edge
-    of a piece the sensor's resolution times the range of power met: what happens in one resolution
-    may count on either side; but no more than the devices can draw in that time. It holds where
-    what the sensor samples of a phase is like the rest.
+    the phase's share of the total's and of what counter and integral disagree by; for each edge
+    of a piece the sensor's resolution times the range of power met, as what happens in one
+    resolution may count on either side; and for the time between samples that lie too far apart
+    all that a device can draw; but no more than the devices can draw in the whole phase. It holds
+    where what the sensor samples of a phase is like the rest.
 
     There is no figure, and a code says why, where the pieces of prefill or decode are shorter than
-    `MIN_RESOLUTIONS` of the sensor (phase_too_short), where requests ran at the same time
-    (phases_overlap), or where a device's power was not sampled (power_not_sampled).
+    `MIN_RESOLUTIONS` of the sensor or the bound is as large as the figure (phase_too_short), where
+    requests ran at the same time (phases_overlap), or where a device's power was not sampled
+    (power_not_sampled).
 
     Args:
         devices: The meter's devices.
@@ -71,11 +73,16 @@ def phase_energies(
         return ()
     pieces, overlap = _pieces(requests, begin_s, end_s)
     shares = _shares(energies, samples, pieces, begin_s, end_s)
+    tops_w = _tops_w(devices, samples) if shares is not None else []
     split = _Split(
         energies=energies,
         shares=shares or {},
         ranges_w=_ranges(samples) if shares is not None else [],
-        top_w=_top_w(devices, samples) if shares is not None else 0.0,
+        tops_w=tops_w,
+        unseen_s={
+            phase: [_unseen_s(samples, i, d, edges) for i, d in enumerate(devices)]
+            for phase, edges in pieces.items()
+        },
         resolution_s=max(_resolution_s(device, samples.stride) for device in devices),
         code="phases_overlap" if overlap else "power_not_sampled" if shares is None else None,
     )
@@ -92,7 +99,8 @@ class _Split:
         energies: Energy of each device.
         shares: Share of each device's integral that falls into each phase.
         ranges_w: How far the power of each device moved. Unit: W.
-        top_w: Power that all devices together do not exceed. Unit: W.
+        tops_w: Power that each device does not exceed. Unit: W.
+        unseen_s: Time of each phase between samples of each device that lie too far apart. Unit: s.
         resolution_s: Time that the slowest sensor takes to see a change. Unit: s.
         code: Why no phase has a figure. None: nothing is against it.
     """
@@ -100,7 +108,8 @@ class _Split:
     energies: Sequence[DeviceEnergy]
     shares: dict[Phase, list[float]]
     ranges_w: list[float]
-    top_w: float
+    tops_w: list[float]
+    unseen_s: dict[Phase, list[float]]
     resolution_s: float
     code: str | None
 
@@ -114,20 +123,21 @@ class _Split:
             return attrs.evolve(made, code="phase_too_short")
         unresolved_s = 2 * len(edges) * self.resolution_s
         energy_j = bound_j = 0.0
-        for energy, share, range_w in zip(
-            self.energies, self.shares[phase], self.ranges_w, strict=True
-        ):
+        for i, energy in enumerate(self.energies):
+            share = self.shares[phase][i]
             part_j = share * (energy.energy_j or 0.0)
             energy_j += part_j
-            bound_j += share * (energy.error_bound_j or 0.0) + unresolved_s * range_w
+            bound_j += share * (energy.error_bound_j or 0.0) + unresolved_s * self.ranges_w[i]
             bound_j += part_j * (energy.disagreement or 0.0)
-        return attrs.evolve(
-            made, energy_j=energy_j, error_bound_j=self._possible(bound_j, energy_j, duration_s)
-        )
+            bound_j += self.unseen_s[phase][i] * self.tops_w[i]
+        bound_j = self._possible(bound_j, energy_j, duration_s)
+        if bound_j >= energy_j:
+            return attrs.evolve(made, code="phase_too_short")
+        return attrs.evolve(made, energy_j=energy_j, error_bound_j=bound_j)
 
     def _possible(self, bound_j: float, energy_j: float, duration_s: float) -> float:
         """*bound_j*, but no more than what the devices can draw at all, or less than nothing."""
-        return min(bound_j, max(energy_j, self.top_w * duration_s - energy_j))
+        return min(bound_j, max(energy_j, math.fsum(self.tops_w) * duration_s - energy_j))
 
     def rest(self, prefill: PhaseEnergy, decode: PhaseEnergy, window_s: float) -> PhaseEnergy:
         """What is neither. Its bound is that of the two together: it is what they leave."""
@@ -220,13 +230,30 @@ def _ranges(samples: Samples) -> list[float]:
     return ranges_w
 
 
-def _top_w(devices: Sequence[Device], samples: Samples) -> float:
+def _tops_w(devices: Sequence[Device], samples: Samples) -> list[float]:
     """The power limit or the greatest power met of each device, whichever is more. Unit: W."""
     valid = (samples.power_w >= 0) & (samples.power_w <= MAX_POWER_W)
     peaks_w = samples.power_w.max(axis=0, initial=0.0, where=valid).tolist()
-    return math.fsum(
+    return [
         max(device.limit_w or 0.0, peak_w) for device, peak_w in zip(devices, peaks_w, strict=True)
+    ]
+
+
+def _unseen_s(samples: Samples, column: int, device: Device, edges: Floats) -> float:
+    """Time within pieces of these *edges* between samples that lie too far apart. Unit: s."""
+    if not len(samples.times_s) or not len(edges):
+        return 0.0
+    power_w = samples.power_w[:, column]
+    times_s = samples.times_s[(power_w >= 0) & (power_w <= MAX_POWER_W)]
+    # Nobody saw what lies before the first sample, or after the last one.
+    times_s = np.concatenate(([-np.inf], times_s, [np.inf])).clip(edges.min(), edges.max())
+    gaps_s = np.diff(times_s)
+    reach_s = UNSEEN_PERIODS * max(device.refresh_s, (device.period_s or 0.0) * samples.stride)
+    unseen_s = np.concatenate(
+        ([0.0], np.cumsum(np.where(gaps_s > (reach_s or np.inf), gaps_s, 0.0)))
     )
+    until = np.interp(edges, times_s, unseen_s)
+    return float((until[:, 1] - until[:, 0]).sum())
 
 
 def _resolution_s(device: Device, stride: int) -> float:

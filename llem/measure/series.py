@@ -1,12 +1,10 @@
 """Samples as the table that a sidecar keeps, and back."""
 
 import importlib
-import json
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from llem.domain.timeseries import COLUMNS, TIMING_KEY
+from llem.domain.timeseries import COLUMNS
 from llem.errors import SidecarSchemaError
 from llem.protocols import Device, Samples
 
@@ -23,24 +21,17 @@ _MOST_DEVICES = 1024
 _DTYPES = {"float64": "f8", "float32": "f4", "int32": "i4"}
 
 
-_TIMING = ("limit_w", "refresh_s", "window_s", "counter_refresh_s")
-_MAY_LACK = {"limit_w", "window_s"}
-
-
-def to_table(
-    devices: Sequence[Device], samples: Samples, *, origin_s: float, spread_s: float = 0.0
-) -> "pa.Table | None":
+def to_table(devices: Sequence[Device], samples: Samples, *, origin_s: float) -> "pa.Table | None":
     """
     *samples* as a table of the four columns of a time series.
 
     Rows are in tick order: all devices of the first tick, then all of the second. A reading that
-    failed is null. The metadata tells how the sensors read, see `TIMING_KEY`.
+    failed is null.
 
     Args:
         devices: The devices, one for each column of *samples*.
         samples: What was sampled.
         origin_s: Monotonic time that ``timestamp_s`` counts from. Unit: s.
-        spread_s: Time that reading the counters took, the mean of both edges. Unit: s.
 
     Returns:
         None where there are no samples, or the power of no device was ever read.
@@ -57,13 +48,8 @@ def to_table(
         "gpu_temperature_c": samples.temperature_c.ravel(),
         "gpu_index": np.tile([device.index for device in devices], ticks),
     }
-    timing = {
-        device.index: {name: getattr(device, name) for name in _TIMING} | {"spread_s": spread_s}
-        for device in devices
-    }
     schema = arrow.schema(
-        [arrow.field(c.name, getattr(arrow, c.type)(), c.nullable) for c in COLUMNS],
-        metadata={TIMING_KEY: json.dumps(timing)},
+        [arrow.field(c.name, getattr(arrow, c.type)(), c.nullable) for c in COLUMNS]
     )
     arrays = [
         _array(arrow, field.type, columns[column.name].astype(_DTYPES[column.type], copy=False))
@@ -96,36 +82,6 @@ def from_table(table: "pa.Table") -> tuple[tuple[int, ...], Samples]:
         power_w=power.reshape(-1, count),
         temperature_c=celsius.reshape(-1, count),
     )
-
-
-def timings(table: "pa.Table") -> dict[int, dict[str, float | None]]:
-    """
-    How the sensors of a time series read, by device index, as `TIMING_KEY` says.
-
-    Empty where the table does not tell, or what it tells is not that.
-    """
-    try:
-        told = json.loads((table.schema.metadata or {})[TIMING_KEY])
-        return {int(index): _timing(values) for index, values in told.items()}
-    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
-        return {}
-
-
-def _timing(values: dict[str, Any]) -> dict[str, float | None]:
-    """The values of one device."""
-    timing: dict[str, float | None] = {}
-    for name in (*_TIMING, "spread_s"):
-        value = values[name]
-        timing[name] = None if value is None and name in _MAY_LACK else _number(value)
-        if not 0 <= (timing[name] or 0.0) < math.inf:
-            raise ValueError(name)
-    return timing
-
-
-def _number(value: object) -> float:
-    if not isinstance(value, int | float):
-        raise TypeError(value)
-    return float(value)
 
 
 def _devices_in_tick_order(times: "npt.NDArray[Any]", indices: "npt.NDArray[Any]") -> int:

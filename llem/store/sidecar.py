@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llem.domain.process import SCHEMA_VERSION
 from llem.domain.result import ExperimentResult
-from llem.domain.timeseries import COLUMNS, TIMING_KEY, Column
+from llem.domain.timeseries import COLUMNS, REQUESTS_KEY, TIMING_KEY, Column
 from llem.errors import SidecarIntegrityError, SidecarSchemaError
 from llem.store.reading import read_regular_file
 
@@ -22,6 +22,7 @@ MAX_ROWS = 10_000_000
 """Most rows that are read unless a caller raises the limit."""
 
 _SPLIT = {"timestamp_s": "BYTE_STREAM_SPLIT", "gpu_power_w": "BYTE_STREAM_SPLIT"}
+_KEPT = (TIMING_KEY, REQUESTS_KEY)
 _DICTIONARY: Any = ["gpu_temperature_c", "gpu_index"]
 
 
@@ -62,7 +63,7 @@ def read_table(timeseries: "pa.Table | str | os.PathLike[str]", max_rows: int) -
 
 def _as_written(table: "pa.Table", source: str) -> "pa.Table":
     """*table* in the types that are written, its values such as a meter can give."""
-    timing = (table.schema.metadata or {}).get(TIMING_KEY)
+    told = table.schema.metadata or {}
     import pyarrow as pa
     from pyarrow import compute
 
@@ -83,7 +84,7 @@ def _as_written(table: "pa.Table", source: str) -> "pa.Table":
         raise SidecarSchemaError(f"{source}: column timestamp_s must not decrease")
     if table.num_rows and pc.min(table.column("gpu_index")).as_py() < 0:
         raise SidecarSchemaError(f"{source}: column gpu_index must be >= 0")
-    return table if timing is None else table.replace_schema_metadata({TIMING_KEY: timing})
+    return table.replace_schema_metadata({key: told[key] for key in _KEPT if key in told})
 
 
 def encode(table: "pa.Table", result: ExperimentResult) -> bytes:

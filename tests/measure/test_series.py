@@ -1,14 +1,12 @@
 """Samples as a table, and back."""
 
 import itertools
-import json
 import math
 import random
 import subprocess
 import sys
 from typing import Any
 
-import attrs
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -16,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llem.domain.energy import Sensor
-from llem.domain.timeseries import COLUMNS, TIMING_KEY
+from llem.domain.timeseries import COLUMNS
 from llem.errors import SidecarSchemaError
-from llem.measure import from_table, series, timings, to_table
+from llem.measure import from_table, series, to_table
 from llem.protocols import Device, Samples
 from llem.testing.examples import small_table
 from llem.testing.strategies import timeseries_tables
@@ -84,66 +82,6 @@ def test_columns_are_those_of_the_format() -> None:
     ]
     wanted = [(c.name, {"float64": "double"}.get(c.type, c.type), c.nullable) for c in COLUMNS]
     assert found == wanted
-
-
-def test_it_tells_how_its_sensors_read() -> None:
-    """By index, and what is not known as that."""
-    first, second = devices(0, 5)
-    first = attrs.evolve(first, limit_w=700.0, refresh_s=0.1, window_s=0.025, counter_refresh_s=0.1)
-    samples = Samples(times_s=[0], power_w=[[1, 2]], temperature_c=[[NAN, NAN]])
-
-    table = to_table([first, second], samples, origin_s=0, spread_s=0.002)
-
-    assert timings(table) == {
-        0: {
-            "limit_w": 700.0,
-            "refresh_s": 0.1,
-            "window_s": 0.025,
-            "counter_refresh_s": 0.1,
-            "spread_s": 0.002,
-        },
-        5: {
-            "limit_w": None,
-            "refresh_s": 0.0,
-            "window_s": None,
-            "counter_refresh_s": 0.0,
-            "spread_s": 0.002,
-        },
-    }
-
-
-GOOD = '{"limit_w": null, "refresh_s": 0, "window_s": null, "counter_refresh_s": 0, "spread_s": 0}'
-
-
-@pytest.mark.parametrize(
-    "told",
-    [
-        "",
-        "5",
-        "[]",
-        "{",
-        "[" * 100_000,
-        '{"0": 5}',
-        '{"0": {}}',
-        f'{{"x": {GOOD}}}',
-        f'{{"0": {GOOD.replace("null", "-1", 1)}}}',
-        f'{{"0": {GOOD.replace("null", "NaN", 1)}}}',
-        f'{{"0": {GOOD.replace("null", "1e999", 1)}}}',
-        f'{{"0": {GOOD.replace("null", "9" * 400, 1)}}}',
-        f'{{"0": {GOOD.replace("0,", "null,", 1)}}}',
-        f"""{{"0": {GOOD.replace("0,", '"0",', 1)}}}""",
-    ],
-)
-def test_what_tells_nothing_of_sensors(told: str) -> None:
-    """A file may hold anything there."""
-    samples = Samples(times_s=[0], power_w=[1], temperature_c=[NAN])
-    table = to_table(devices(0), samples, origin_s=0)
-
-    assert timings(table.replace_schema_metadata({TIMING_KEY: f'{{"0": {GOOD}}}'})) == {
-        0: json.loads(GOOD)
-    }
-    assert timings(table.replace_schema_metadata({TIMING_KEY: told})) == {}
-    assert timings(table.replace_schema_metadata(None)) == {}
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 2), (2, 0), (2, 1), (2, 3)])

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from sample import sample_result
 
-from llem.domain.timeseries import TIMING_KEY
+from llem.domain.timeseries import REQUESTS_KEY, TIMING_KEY
 from llem.errors import (
     ResultAccessError,
     ResultValidationError,
@@ -101,7 +101,8 @@ def test_a_sidecar_says_whose_samples_it_holds(store):
 
 def test_a_sidecar_keeps_how_the_sensors_read(store, tmp_path):
     """From a table, or from a file; and nothing else that a table may say of itself."""
-    told = {TIMING_KEY: b'{"0": {}}', b"llem.experiment_id": b"another", b"mine": b"1"}
+    told = {TIMING_KEY: b'{"0": {}}', REQUESTS_KEY: b"[]", b"llem.experiment_id": b"another"}
+    told[b"mine"] = b"1"
     table = small_table().replace_schema_metadata(told)
 
     kept = store.put(small_result(), timeseries=table)
@@ -109,7 +110,7 @@ def test_a_sidecar_keeps_how_the_sensors_read(store, tmp_path):
 
     for key in (kept, again):
         metadata = store.timeseries(key).schema.metadata
-        assert metadata[TIMING_KEY] == b'{"0": {}}'
+        assert (metadata[TIMING_KEY], metadata[REQUESTS_KEY]) == (b'{"0": {}}', b"[]")
         assert metadata[b"llem.experiment_id"].decode() == small_result().experiment_id
         assert b"mine" not in metadata
 
