@@ -115,7 +115,15 @@ if TYPE_CHECKING:
         StoredResult,
     )
     from llem.running import run_experiment
-    from llem.store import MemoryStore, ResultStore, StoreFault, Verification, load
+    from llem.store import (
+        MemoryStore,
+        Moved,
+        Repair,
+        ResultStore,
+        StoreFault,
+        Verification,
+        load,
+    )
 
     __version__: str
 
@@ -221,7 +229,15 @@ _HOMES = {
         "StoredResult",
     ],
     "llem.running": ["run_experiment"],
-    "llem.store": ["MemoryStore", "ResultStore", "StoreFault", "Verification", "load"],
+    "llem.store": [
+        "MemoryStore",
+        "Moved",
+        "Repair",
+        "ResultStore",
+        "StoreFault",
+        "Verification",
+        "load",
+    ],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -279,12 +295,14 @@ __all__ = [
     "MemoryEfficiencyMetrics",
     "MemoryStore",
     "MeterError",
+    "Moved",
     "MultiGPUMetrics",
     "NaiveTimeWarning",
     "Phase",
     "PhaseEnergy",
     "Progress",
     "RawProcessResult",
+    "Repair",
     "RequestLatencyMetrics",
     "ResultAccessError",
     "ResultIntegrityError",

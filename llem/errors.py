@@ -90,11 +90,11 @@ class InvalidNameError(LlemError, ValueError):
 
 
 class StoreWriteError(LlemError, OSError):
-    """A result could not be written. Nothing became visible."""
+    """A result could not be written, removed or moved aside. Nothing became visible, or went."""
 
 
 class CommitUnknownError(LlemError, OSError):
-    """A result was written, but whether it outlives a power cut is not known."""
+    """A result was written or went, but whether that outlives a power cut is not known."""
 
 
 class AggregationError(LlemError, ValueError):

@@ -4,17 +4,20 @@ The commit protocol: how files become visible together, durably, under a name no
 0. Everything is in memory before the first step, so that a bad value never touches the disk.
 1. The root is made, and the parent of each directory made is synced: the root itself could vanish
    with a power cut.
-2. A staging folder with a name nobody shares, on the same file system, hidden from ``*/...``.
+2. A staging folder with a name nobody shares, on the same file system, hidden from ``*/...``, and
+   held: who tidies up can tell it from that of a dead writer.
 3. The sidecar, then 4. ``result.json``: created exclusively, written whole, synced, closed. Bytes
    come before names.
 5. The staging folder is synced: its names come before anything points to it.
-6. ``mkdir`` of the final name is the claim, exclusive on every POSIX file system. Taken: the next.
+6. ``mkdir`` of the final name is the claim, exclusive on every POSIX file system. Taken: the next
+   suffix.
 7. ``rename`` of the staging folder over our own empty claim is the commit.
 8. The root is synced, and only then is the result said to be kept.
 9. Whatever fails before 7 takes away our own two files and empty folders. ``rmdir`` cannot
    destroy a result.
 """
 
+import bisect
 import contextlib
 import errno
 import os
@@ -22,7 +25,8 @@ import uuid
 from collections.abc import Mapping
 
 from llem.errors import CommitUnknownError, StoreWriteError
-from llem.store.layout import RESULT_NAME, STAGING_NAME, candidates
+from llem.store.layout import RESULT_NAME, candidates
+from llem.store.staging import discard, remove_empty, staging_folder, sync_folder
 
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 """What a rename over a folder with something in it ends in: ext4, xfs and others differ."""
@@ -49,18 +53,17 @@ def commit(root: str, name: str, files: Mapping[str, bytes], commit_id: str) -> 
     """
     try:
         _make_root(root)
-        staging = _stage(root, files)
+        with staging_folder(root) as (staging, fd):
+            try:
+                _fill(staging, fd, files)
+                final = _publish(root, name, staging, commit_id)
+            except BaseException:
+                discard(staging, files)
+                raise
     except (OSError, ValueError) as fault:
         raise _cannot_write(root, fault) from None
     try:
-        final = _publish(root, name, staging, commit_id)
-    except BaseException as fault:
-        _discard(staging, files)
-        if isinstance(fault, OSError):
-            raise _cannot_write(root, fault) from None
-        raise
-    try:
-        _sync_directory(root)
+        sync_folder(root)
     except OSError as fault:
         raise CommitUnknownError(
             f"{os.path.join(root, final)}: was written, but {root} could not be synced "
@@ -78,7 +81,9 @@ def check_writable(root: str) -> None:
     """
     try:
         _make_root(root)
-        _remove_empty(_stage(root, {}))
+        with staging_folder(root) as (staging, fd):
+            os.fsync(fd)
+            os.rmdir(staging)
     except (OSError, ValueError) as fault:
         raise _cannot_write(root, fault) from None
 
@@ -96,22 +101,13 @@ def _make_root(root: str) -> None:
             os.mkdir(folder)
         if not os.path.isdir(folder):
             raise NotADirectoryError(errno.ENOTDIR, "Not a directory", folder)
-        _sync_directory(os.path.dirname(folder))
+        sync_folder(os.path.dirname(folder))
 
 
-def _stage(root: str, files: Mapping[str, bytes]) -> str:
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(os.path.join(root, STAGING_NAME))
-    staging = os.path.join(root, STAGING_NAME, str(uuid.uuid4()))
-    os.mkdir(staging)
-    try:
-        for name, content in files.items():
-            _write(os.path.join(staging, name), content)
-        _sync_directory(staging)
-    except BaseException:
-        _discard(staging, files)
-        raise
-    return staging
+def _fill(staging: str, fd: int, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        _write(os.path.join(staging, name), content)
+    os.fsync(fd)
 
 
 def _write(path: str, content: bytes) -> None:
@@ -126,7 +122,7 @@ def _write(path: str, content: bytes) -> None:
 
 
 def _publish(root: str, name: str, staging: str, commit_id: str) -> str:
-    for candidate in candidates(name):
+    for candidate in candidates(name, _first_free(root, name)):
         final = os.path.join(root, candidate)
         try:
             os.mkdir(final)
@@ -143,13 +139,30 @@ def _publish(root: str, name: str, staging: str, commit_id: str) -> str:
                 return candidate
             if _bears(final, commit_id):
                 return candidate
-            _remove_empty(final)
+            remove_empty(final)
             raise
         except BaseException:
-            _remove_empty(final)
+            remove_empty(final)
             raise
         return candidate
     raise AssertionError  # pragma: no cover, candidates never end
+
+
+def _first_free(root: str, name: str) -> int:
+    """
+    A number whose name is free, where that of the one before it is taken.
+
+    Thousands of results of one name would else be met one by one by each put. What is free here
+    may be taken by the time it is claimed, so that nothing rests on this but speed.
+    """
+
+    def is_free(number: int) -> bool:
+        return not os.path.lexists(os.path.join(root, next(candidates(name, number))))
+
+    beyond = 1
+    while not is_free(beyond - 1):
+        beyond *= 2
+    return bisect.bisect_left(range(beyond), True, beyond // 2, key=is_free)
 
 
 def _is_empty_claim(final: str) -> bool:
@@ -172,26 +185,6 @@ def _bears(final: str, commit_id: str) -> bool:
     with contextlib.suppress(OSError), open(os.path.join(final, RESULT_NAME), "rb") as file:
         return commit_id.encode() in file.read()
     return False
-
-
-def _discard(staging: str, files: Mapping[str, bytes]) -> None:
-    for name in files:
-        with contextlib.suppress(OSError):
-            os.unlink(os.path.join(staging, name))
-    _remove_empty(staging)
-
-
-def _remove_empty(folder: str) -> None:
-    with contextlib.suppress(OSError):
-        os.rmdir(folder)
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _cannot_write(root: str, fault: OSError | ValueError) -> StoreWriteError:

@@ -107,6 +107,8 @@ def read_result(path: str, max_json_bytes: int, *, stacklevel: int = 4) -> Docum
     beside = os.path.join(os.path.dirname(path), TIMESERIES_NAME)
     if os.path.lexists(beside):
         return document
+    if not os.path.lexists(path):
+        raise ResultNotFoundError(f"{path}: was removed while it was read")
     warnings.warn(
         f"{beside}: is gone; the result is loaded without its time series",
         SidecarMissingWarning,

@@ -9,7 +9,6 @@ import attrs
 
 from llem.codec import Document, to_stored_json
 from llem.domain.result import ExperimentResult
-from llem.domain.timeseries import TIMESERIES_NAME
 from llem.errors import (
     InvalidNameError,
     ResultAccessError,
@@ -20,9 +19,11 @@ from llem.protocols import Key, Store, StoredResult
 from llem.store import sidecar
 from llem.store.commit import check_writable, commit, new_commit_id
 from llem.store.files import path_of_result, path_text, prepare, read_result, read_sidecar
-from llem.store.layout import RESULT_NAME, age_order, folder_name
+from llem.store.layout import RESULT_FILES, RESULT_NAME, age_order, folder_name
 from llem.store.reading import MAX_JSON_BYTES
-from llem.store.verify import Verification, verify
+from llem.store.removal import remove
+from llem.store.repair import Repair, repair
+from llem.store.verify import StoreFault, Verification, faults_left, verify
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -138,7 +139,9 @@ class ResultStore(Store):
         """
         Read every result, its sidecar included, and say all that is wrong. Changes nothing.
 
-        A folder with a sidecar and no record is a fault as well.
+        A folder with a sidecar and no record is a fault as well, and so is what a dead writer left:
+        a staging folder, or an empty folder under the name of a result. What a living writer is
+        about to publish is none.
 
         Args:
             progress: Is told how many results are read, of how many.
@@ -151,13 +154,53 @@ class ResultStore(Store):
             raise ResultNotFoundError(
                 f"{self.root}: there is no such directory: name one that results are kept in"
             )
-        paths = [(key, self.path_of(key)) for key in self._names(RESULT_NAME, TIMESERIES_NAME)]
-        return verify(
-            paths,
-            max_json_bytes=self.max_json_bytes,
-            max_rows=self.max_rows,
-            progress=progress or (lambda *_: None),
-        )
+        keys = self._names(*RESULT_FILES)
+        found = self._verify([(key, self.path_of(key)) for key in keys], progress)
+        return attrs.evolve(found, faults=(*found.faults, *faults_left(str(self.root))))
+
+    def repair(self, *, progress: Callable[[int, int], None] | None = None) -> Repair:
+        """
+        Move what `verify` names into ``.llem-aside``, from where it can be moved back by hand.
+
+        No file is deleted; an empty folder that a dead writer left is taken away. A result stays
+        where nothing of it is damaged: it has another schema version, its samples alone are gone,
+        or its files may not be read just now.
+
+        Args:
+            progress: Is told how many results are read, of how many.
+
+        Raises:
+            ResultNotFoundError: There is no root.
+            ResultAccessError: The root cannot be listed.
+            StoreWriteError: There is no place to move anything to. Nothing was moved.
+            CommitUnknownError: What was moved may be back after a power cut.
+        """
+
+        def is_so_still(fault: StoreFault) -> bool:
+            again = self._verify([(fault.key, fault.path)], None).faults
+            return fault.kind in {fault.kind for fault in again}
+
+        return repair(str(self.root), self.verify(progress=progress), is_so_still)
+
+    def remove(self, key: Key, /) -> None:
+        """
+        Remove the result named *key*, durably, as a whole for every reader.
+
+        Files in its folder that are not of llem are kept in the staging area, which `verify` names.
+
+        Args:
+            key: A `StoredResult`, a key, or the path of a folder or of its ``result.json``.
+
+        Raises:
+            ResultNotFoundError: There is none in this store.
+            StoreWriteError: It could not be removed, and is there as before.
+            CommitUnknownError: It went, but may be back after a power cut.
+        """
+        folder = os.path.dirname(os.path.realpath(self.path_of(key)))
+        name = os.path.basename(folder)
+        if key not in self or name.startswith("."):
+            raise ResultNotFoundError(f"{folder}: is no result in {self.root}")
+        remove(str(self.root), name)
 
     def __iter__(self) -> Iterator[str]:
         """The keys, oldest start first, as their names have it."""
@@ -209,6 +252,16 @@ class ResultStore(Store):
         if not text or text.startswith(".") or "\0" in text:
             raise ResultNotFoundError(f"{text!r} in {self.root}: there is no result of that name")
         return str(self.root / text / RESULT_NAME)
+
+    def _verify(
+        self, paths: list[tuple[str, str]], progress: Callable[[int, int], None] | None
+    ) -> Verification:
+        return verify(
+            paths,
+            max_json_bytes=self.max_json_bytes,
+            max_rows=self.max_rows,
+            progress=progress or (lambda *_: None),
+        )
 
     def _read(self, key: Key) -> tuple[str, Document]:
         path = self.path_of(key)

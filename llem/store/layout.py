@@ -1,14 +1,18 @@
 """Names: what the folder of a result is called, and which names are results."""
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterator
 
 from llem.domain.result import ExperimentResult, model_name
+from llem.domain.timeseries import TIMESERIES_NAME
 from llem.errors import InvalidNameError
 
 RESULT_NAME = "result.json"
+RESULT_FILES = (RESULT_NAME, TIMESERIES_NAME)
 STAGING_NAME = ".llem-tmp"
+ASIDE_NAME = ".llem-aside"
 
 MAX_SLUG = 160
 """
@@ -50,13 +54,15 @@ def folder_name(result: ExperimentResult) -> str:
     return f"{model}_{slug(result.backend)[:40]}_{minute}"
 
 
-def candidates(name: str) -> Iterator[str]:
-    """*name*, then *name* with ``_1``, ``_2`` and so on."""
-    yield name
-    number = 0
-    while True:
-        number += 1
-        yield f"{name}_{number}"
+def candidates(name: str, first: int = 0) -> Iterator[str]:
+    """*name*, then *name* with ``_1``, ``_2`` and so on, from the one of number *first*."""
+    for number in itertools.count(first):
+        yield f"{name}_{number}" if number else name
+
+
+def is_of_our_form(name: str) -> bool:
+    """Whether a folder of ours may be called *name*."""
+    return _NAME.fullmatch(name) is not None
 
 
 def age_order(name: str) -> tuple[str, int, str]:

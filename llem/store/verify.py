@@ -1,5 +1,6 @@
 """Reading everything under a root, to find what is wrong with it."""
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -18,6 +19,7 @@ from llem.errors import (
     SidecarPathError,
     SidecarSchemaError,
 )
+from llem.store import leftovers
 from llem.store.files import read_result, read_sidecar
 
 _KINDS: tuple[tuple[type[LlemError], str], ...] = (
@@ -32,23 +34,39 @@ _KINDS: tuple[tuple[type[LlemError], str], ...] = (
     (SidecarSchemaError, "sidecar_schema"),
 )
 
+_ADVICE = {
+    "access": "put a regular file there that you may read, or repair",
+    "schema_version": "read it with the llem that wrote it",
+    "sidecar_missing": "restore the file from a copy; the record itself is whole",
+    "claim": "repair takes it away",
+    "staging": "repair moves it aside; nothing that was said to be kept is in it",
+}
+_USUAL_ADVICE = "restore its folder from a copy, or repair, which moves it aside"
+
 
 @attrs.frozen(kw_only=True)
 class StoreFault:
     """
-    One thing that is wrong with a result.
+    One thing that is wrong with a result, or that a dead writer left.
 
     Attributes:
-        key: The result.
-        path: Its ``result.json``.
-        kind: What kind of fault, a stable word such as integrity or sidecar_missing.
-        message: What is wrong, where, and what to do.
+        key: The result, or the name of the folder that was left.
+        path: Its ``result.json``, or the folder that was left.
+        kind: What kind of fault, a stable word such as integrity or sidecar_missing. claim: an
+            empty folder under the name of a result. staging: what was never published, or was
+            removed in part.
+        message: What is wrong, and where.
     """
 
     key: str
     path: str
     kind: str
     message: str
+
+    @property
+    def advice(self) -> str:
+        """What to do. Repairing is `ResultStore.repair` and ``llem verify --repair``."""
+        return _ADVICE.get(self.kind, _USUAL_ADVICE)
 
 
 @attrs.frozen(kw_only=True)
@@ -77,6 +95,8 @@ def verify(
     """
     Read every result of *paths*, its sidecar included, and say all that is wrong.
 
+    A result that another removes meanwhile is none.
+
     Args:
         paths: Key, and path of ``result.json``, of each result.
         max_json_bytes: Largest ``result.json`` that is read. Unit: bytes.
@@ -84,18 +104,35 @@ def verify(
         progress: Is told how many are read, of how many.
     """
     faults: list[StoreFault] = []
-    unverified = []
+    unverified, removed = [], 0
     for done, (key, path) in enumerate(paths):
         progress(done, len(paths))
         try:
             verified, gone = _look(path, max_json_bytes, max_rows)
         except LlemError as error:
-            fault = StoreFault(key=key, path=path, kind=_kind_of(error), message=str(error))
-            faults.append(fault)
+            if os.path.lexists(os.path.dirname(path)):
+                fault = StoreFault(key=key, path=path, kind=_kind_of(error), message=str(error))
+                faults.append(fault)
+            else:
+                removed += 1
             continue
         faults += [StoreFault(key=key, path=path, kind="sidecar_missing", message=m) for m in gone]
         unverified += [] if verified else [key]
-    return Verification(checked=len(paths), faults=tuple(faults), unverified=tuple(unverified))
+    checked = len(paths) - removed
+    return Verification(checked=checked, faults=tuple(faults), unverified=tuple(unverified))
+
+
+def faults_left(root: str) -> tuple[StoreFault, ...]:
+    """What dead writers left under *root*, as faults."""
+    claims, folders = leftovers.find(root)
+    return tuple(
+        StoreFault(key=os.path.basename(path), path=path, kind=kind, message=f"{path}: {words}")
+        for kind, words, paths in (
+            ("claim", "is an empty folder that a writer left which died", claims),
+            ("staging", "was left by a writer that died", folders),
+        )
+        for path in paths
+    )
 
 
 def _look(path: str, max_json_bytes: int, max_rows: int) -> tuple[bool, list[str]]:

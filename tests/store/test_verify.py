@@ -107,12 +107,12 @@ def ruined(store):
     kept["trusted"] = put()
     Path(kept["trusted"]).write_bytes(to_json(kept["trusted"].result))
     kept["last"] = put()
-    (store.root / "claim").mkdir()
+    (store.root / "notes").mkdir()
     return {kind: result.key for kind, result in kept.items()}
 
 
 def test_every_fault_is_named_with_its_place(store, ruined):
-    """In the order of keys; the good ones are not named, and neither is a claim."""
+    """In the order of keys; the good ones are not named, nor is an empty folder of another's."""
     found = store.verify()
 
     assert found.checked == len(ruined) == len(KINDS) + 4
@@ -188,11 +188,11 @@ def test_warnings_are_told_as_faults_only(store, ruined, recwarn):
     assert not recwarn.list
 
 
-def test_a_result_that_goes_meanwhile_is_named_as_missing(store, monkeypatch):
-    """Another process took it away between listing and reading."""
+def test_a_record_that_goes_meanwhile_is_named_as_missing(store, monkeypatch):
+    """Another process took the file away between listing and reading."""
     gone, kept = store.put(small_result()), store.put(small_result())
     monkeypatch.setattr(ResultStore, "_names", lambda *_: [gone.key, kept.key])
-    Path(gone).unlink()
+    Path(gone).rename(Path(gone).with_name("elsewhere"))
 
     found = store.verify()
 
@@ -200,6 +200,16 @@ def test_a_result_that_goes_meanwhile_is_named_as_missing(store, monkeypatch):
     assert isinstance(fault, StoreFault)
     assert (fault.key, fault.kind) == (gone.key, "missing")
     assert found.checked == 2
+
+
+def test_a_result_that_is_removed_meanwhile_is_no_fault(store, monkeypatch):
+    gone, kept = store.put(small_result()), store.put(small_result())
+    monkeypatch.setattr(ResultStore, "_names", lambda *_: [gone.key, kept.key])
+    store.remove(gone)
+
+    found = store.verify()
+
+    assert (found.checked, found.faults) == (1, ())
 
 
 def test_samples_without_a_record_are_named(store):

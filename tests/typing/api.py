@@ -166,6 +166,10 @@ def verify(store: llem.ResultStore) -> list[llem.StoreFault]:
     found: llem.Verification = store.verify()
     lone: llem.ExperimentResult = llem.load(store.root / "some_folder")
     print(lone)
+    store.remove("some_folder")
+    repair: llem.Repair = store.repair(progress=print)
+    moved: list[tuple[str, str | None]] = [(one.path, one.to) for one in repair.moved]
+    print(moved, [fault.advice for fault in repair.left])
     return list(found.faults)
 
 

@@ -1,0 +1,62 @@
+"""What dead writers left: staging folders, and claims to names that never got their result."""
+
+import os
+from collections.abc import Iterator
+
+from llem.store.layout import RESULT_NAME, STAGING_NAME, is_of_our_form
+from llem.store.staging import abandoned
+
+
+def find(root: str) -> tuple[list[str], list[str]]:
+    """
+    The paths of claims, and those of staging folders, that dead writers left under *root*.
+
+    A writer's claim is younger than its staging folder. So a claim that is older than the staging
+    folder of each living writer is nobody's.
+    """
+    claims = list(_empty_folders(root))
+    left, since = [], float("inf")
+    for path in _staging_folders(root):
+        with abandoned(path) as is_left:
+            if is_left:
+                left.append(path)
+            else:
+                since = min(since, _changed(path))
+    # The writer of a claim that was seen first may be done by now.
+    return [path for path in claims if _changed(path) < since and is_empty(path)], left
+
+
+def is_empty(folder: str) -> bool:
+    """Whether *folder* is there, and nothing is in it."""
+    try:
+        return not os.listdir(folder)
+    except OSError:
+        return False
+
+
+def _empty_folders(root: str) -> Iterator[str]:
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if (
+                is_of_our_form(entry.name)
+                and entry.is_dir(follow_symlinks=False)
+                and not os.path.lexists(os.path.join(entry.path, RESULT_NAME))
+                and is_empty(entry.path)
+            ):
+                yield entry.path
+
+
+def _staging_folders(root: str) -> list[str]:
+    area = os.path.join(root, STAGING_NAME)
+    try:
+        return [os.path.join(area, name) for name in sorted(os.listdir(area))]
+    except OSError:
+        return []
+
+
+def _changed(path: str) -> float:
+    """When *path* was changed last, or infinity where it has gone. Unit: ns."""
+    try:
+        return os.stat(path, follow_symlinks=False).st_ctime_ns
+    except OSError:
+        return float("inf")

@@ -1,0 +1,179 @@
+"""
+Moving what is at fault out of the way. Nothing that has content is deleted.
+
+1. ``.llem-aside`` is made, and the root synced: what is moved into a folder that a power cut takes
+   back would be lost.
+2. ``mkdir`` of a name in it is the claim to that name; ``rename`` over our own empty claim moves.
+3. The folder moved into is synced, then the root: the new names last before the old ones go.
+
+An empty folder goes by ``rmdir``, which cannot destroy a result, not even that of a writer that is
+just about to fill it.
+"""
+
+import contextlib
+import errno
+import itertools
+import os
+import stat
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from llem.errors import CommitUnknownError, StoreWriteError
+from llem.store.layout import ASIDE_NAME, RESULT_FILES
+from llem.store.leftovers import is_empty
+from llem.store.staging import abandoned, remove_empty, sync_folder
+from llem.store.verify import StoreFault, Verification
+
+_NOTHING_TO_MOVE = {"schema_version", "sidecar_missing"}
+"""A record of another llem, or one that only lacks its samples, is better where it is."""
+
+_FULL_OR_GONE = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT}
+
+
+@attrs.frozen(kw_only=True)
+class Moved:
+    """
+    One thing that was moved out of the way.
+
+    Attributes:
+        key: The result, or the name of the folder that was left.
+        kind: What was wrong with it.
+        path: The folder, where it lay.
+        to: Where it lies now. None: it was empty, and was taken away.
+    """
+
+    key: str
+    kind: str
+    path: str
+    to: str | None
+
+
+@attrs.frozen(kw_only=True)
+class Repair:
+    """
+    What a repair came to.
+
+    Attributes:
+        checked: How many results were read.
+        moved: What was moved out of the way.
+        left: What is wrong still.
+    """
+
+    checked: int
+    moved: tuple[Moved, ...]
+    left: tuple[StoreFault, ...]
+
+
+def repair(root: str, found: Verification, is_so_still: Callable[[StoreFault], bool]) -> Repair:
+    """
+    Move what *found* names aside, into ``.llem-aside`` under *root*.
+
+    Args:
+        root: Where results are kept.
+        found: What is wrong.
+        is_so_still: Whether a fault is still there, just before its result is moved.
+
+    Raises:
+        StoreWriteError: There is no place to move anything to. Nothing was moved.
+        CommitUnknownError: What was moved may be back after a power cut.
+    """
+    left = [fault for fault in found.faults if not _can_move(fault)]
+    moved: list[Moved] = []
+    faults = [fault for fault in found.faults if _can_move(fault)]
+    if faults:
+        aside = _make_aside(root)
+        for fault in faults:
+            try:
+                moved += _mend(fault, aside, is_so_still)
+            except OSError as error:
+                words = f"{fault.message}; it could not be moved aside: {error.strerror}"
+                left.append(attrs.evolve(fault, message=words))
+        _sync(aside, root)
+    return Repair(checked=found.checked, moved=tuple(moved), left=tuple(left))
+
+
+def _can_move(fault: StoreFault) -> bool:
+    if fault.kind != "access":
+        return fault.kind not in _NOTHING_TO_MOVE
+    # A file that may not be read now, for want of permission or of descriptors, may be whole.
+    folder = os.path.dirname(fault.path)
+    return any(_is_no_file(os.path.join(folder, name)) for name in RESULT_FILES)
+
+
+def _is_no_file(path: str) -> bool:
+    try:
+        return not stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _make_aside(root: str) -> str:
+    aside = os.path.join(root, ASIDE_NAME)
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(aside)
+        sync_folder(root)
+    except OSError as fault:
+        raise StoreWriteError(
+            f"{aside}: could not be made: {fault.strerror}; nothing was moved: "
+            "free some space, or ask for write permission"
+        ) from None
+    return aside
+
+
+def _mend(
+    fault: StoreFault, aside: str, is_so_still: Callable[[StoreFault], bool]
+) -> Sequence[Moved]:
+    if fault.kind == "claim":
+        return _take_away(fault)
+    if fault.kind == "staging":
+        with abandoned(fault.path) as is_left:
+            if not is_left:
+                return ()
+            return _take_away(fault) or _move(fault, fault.path, aside)
+    return _move(fault, os.path.dirname(fault.path), aside) if is_so_still(fault) else ()
+
+
+def _take_away(fault: StoreFault) -> Sequence[Moved]:
+    try:
+        os.rmdir(fault.path)
+    except OSError as error:
+        if error.errno in _FULL_OR_GONE:
+            return ()
+        raise
+    return (Moved(key=fault.key, kind=fault.kind, path=fault.path, to=None),)
+
+
+def _move(fault: StoreFault, folder: str, aside: str) -> Sequence[Moved]:
+    to = _claim(os.path.join(aside, os.path.basename(folder)))
+    try:
+        os.rename(folder, to)
+    except OSError as error:
+        # Where something lies there it took place after all: the reply of a server was lost.
+        if is_empty(to):
+            remove_empty(to)
+            if isinstance(error, FileNotFoundError):
+                return ()
+            raise
+    return (Moved(key=fault.key, kind=fault.kind, path=folder, to=to),)
+
+
+def _claim(wanted: str) -> str:
+    for number in itertools.count():
+        claim = f"{wanted}.{number}"
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(claim)
+            return claim
+    raise AssertionError  # pragma: no cover, numbers never end
+
+
+def _sync(aside: str, root: str) -> None:
+    try:
+        sync_folder(aside)
+        sync_folder(root)
+    except OSError as fault:
+        raise CommitUnknownError(
+            f"{aside}: holds what was moved, but could not be synced ({fault.strerror}): "
+            "check the disk, then look with `llem verify`"
+        ) from None

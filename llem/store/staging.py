@@ -1,0 +1,133 @@
+"""
+The staging area: folders on their way into the root, or out of it, and who still works on them.
+
+Each lies in ``.llem-tmp`` under a name of its own, and whoever works on it holds a lock on it. The
+kernel lets go of a lock when its holder dies, however that comes about; no number of a process,
+which another may bear by now, needs to be asked about.
+
+A lock does not reach beyond the kernel that gave it: on a network file system a folder of another
+machine looks free. So a name begins with what tells this boot of this kernel from all others, and
+a folder of another name is called abandoned only once no writer takes that long.
+"""
+
+import contextlib
+import fcntl
+import functools
+import os
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+
+from llem.store.layout import STAGING_NAME
+
+UNLOCKED_S = 60.0
+"""How long a folder may be without a lock and empty, having just been made. Unit: s."""
+
+ELSEWHERE_S = 24 * 3600.0
+"""How long a folder of another machine is taken for that of a living writer. Unit: s."""
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+@functools.cache
+def boot_id() -> str:
+    """What tells this boot of this kernel from all others. Empty: not known."""
+    try:
+        with open(_BOOT_ID, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def new_place(root: str) -> str:
+    """A path in the staging area of *root*, which is made where it is not there."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(os.path.join(root, STAGING_NAME))
+    return os.path.join(root, STAGING_NAME, f"{boot_id()}_{uuid.uuid4()}")
+
+
+@contextlib.contextmanager
+def staging_folder(root: str) -> Iterator[tuple[str, int]]:
+    """Make a folder in the staging area, and hold it; gives its path and its descriptor."""
+    path = new_place(root)
+    os.mkdir(path)
+    try:
+        with hold(path) as fd:
+            yield path, fd
+    except BaseException:
+        remove_empty(path)
+        raise
+
+
+@contextlib.contextmanager
+def hold(folder: str) -> Iterator[int]:
+    """
+    Hold the lock of *folder* as long as the block runs; gives a descriptor of the folder.
+
+    Where no lock is to be had the block runs all the same: nothing is written twice without it.
+    """
+    fd = open_folder(folder)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield fd
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+@contextlib.contextmanager
+def abandoned(folder: str) -> Iterator[bool]:
+    """Whether the staging folder *folder* is that of a dead writer. It stays so in the block."""
+    try:
+        fd = open_folder(folder)
+    except OSError:
+        yield False
+        return
+    try:
+        yield _is_abandoned(os.path.basename(folder), fd)
+    finally:
+        os.close(fd)
+
+
+def _is_abandoned(name: str, fd: int) -> bool:
+    age = time.time() - os.fstat(fd).st_ctime
+    if age < UNLOCKED_S and not os.listdir(fd):
+        return False
+    try:
+        # Shared, so that two who look do not take each other for writers.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return age > ELSEWHERE_S
+    is_ours = boot_id() and name.startswith(f"{boot_id()}_")
+    return bool(is_ours) or age > ELSEWHERE_S
+
+
+def open_folder(path: str) -> int:
+    """A descriptor of the folder *path*, of which nothing is read but what lies in it."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def sync_folder(path: str) -> None:
+    """Have the names in the folder *path* outlive a power cut."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove_empty(folder: str) -> None:
+    """Take away *folder*, unless something is in it."""
+    with contextlib.suppress(OSError):
+        os.rmdir(folder)
+
+
+def discard(folder: str, names: Iterable[str]) -> None:
+    """Take away the files *names*, and *folder* itself unless something else is in it."""
+    for name in names:
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(folder, name))
+    remove_empty(folder)

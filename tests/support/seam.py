@@ -1,0 +1,63 @@
+"""The seam between the store and the system: the `os` that its writing modules use."""
+
+import importlib
+import os
+
+MODULES = [
+    importlib.import_module(f"llem.store.{name}")
+    for name in ("commit", "staging", "removal", "repair")
+]
+
+CALLS = ("mkdir", "open", "write", "fsync", "close", "rename", "unlink", "rmdir")
+"""The calls that change what a disk holds, and those that could fail beside them."""
+
+
+class WatchedOs:
+    """
+    The `os` of the store, which records each call, and does as told at one of them.
+
+    Args:
+        at: Number of the call at which *do* is called with the real one and its arguments.
+        do: What is done there.
+        left_out: Says of a call, by name and path, that it is not to take place at all.
+    """
+
+    def __init__(self, at=None, do=None, left_out=lambda name, path: False):
+        self.calls, self.log, self.paths = [], [], {}
+        self.at, self.do, self.left_out = at, do, left_out
+
+    def __getattr__(self, name):
+        real = getattr(os, name)
+        if name not in CALLS:
+            return real
+
+        def call(*args):
+            here = len(self.calls)
+            path = args[0] if isinstance(args[0], str) else self.paths.get(args[0], "")
+            self.calls.append((name, path))
+            if self.left_out(name, path):
+                return len(args[1]) if name == "write" else None
+            out = self.do(real, *args) if here == self.at else real(*args)
+            self.log.append((name, args, out))
+            if name == "open":
+                self.paths[out] = path
+            return out
+
+        return call
+
+    def install(self, monkeypatch):
+        """Be the `os` of every writing module until *monkeypatch* undoes it."""
+        for module in MODULES:
+            monkeypatch.setattr(module, "os", self)
+        return self
+
+
+def failing(number, *, after=False):
+    """Raises OSError *number* instead of the call; *after*: once it took place."""
+
+    def do(real, *args):
+        if after or real is os.close:
+            real(*args)
+        raise OSError(number, os.strerror(number))
+
+    return do
