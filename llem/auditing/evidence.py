@@ -118,10 +118,23 @@ def _unsampled(name: str, device: DeviceEnergy) -> Iterator[Check]:
 
 def _metered(device: DeviceEnergy, index: int, timing: Timing | None) -> Device:
     """*device* as its meter described it."""
-    told = {"period_s": device.sampling_period_s} if timing is None else attrs.asdict(timing)
-    for name in ("standstill_s", "spread_s"):
-        told.pop(name, None)
-    return Device(index=index, uuid=device.uuid, name=device.name, sensor=device.sensor, **told)
+    bare = Device(
+        index=index,
+        uuid=device.uuid,
+        name=device.name,
+        sensor=device.sensor,
+        period_s=device.sampling_period_s,
+    )
+    if timing is None:
+        return bare
+    return attrs.evolve(
+        bare,
+        limit_w=timing.limit_w,
+        period_s=timing.period_s,
+        refresh_s=timing.refresh_s,
+        window_s=timing.window_s,
+        counter_refresh_s=timing.counter_refresh_s,
+    )
 
 
 class _Anew:

@@ -233,24 +233,24 @@ def _hashed(result: ExperimentResult) -> Iterator[Check]:
 
 def _differing(old: Any, new: Any, path: str, note: str) -> Iterator[Check]:
     """Each leaf of *old* that is not that of *new*, numbers but for rounding."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
+    if _is_figure(old) and _is_figure(new):
+        yield from _differing_figures(old, new, path, note)
+    elif isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in old:
             yield from _differing(old[name], new.get(name), _joined(path, name), note)
     elif _are_rows(old, new):
         for index, (one, other) in enumerate(zip(old, new, strict=True)):
             yield from _differing(one, other, f"{path}[{index}]", note)
-    elif _is_figure(old) and _is_figure(new):
-        check = Check(
-            name=path,
-            recorded=old,
-            recomputed=new,
-            tolerance=rounding(new),
-            note="" if new is None else note,
-        )
-        if not old is new is None and check.agrees is not True:
-            yield check
     elif old != new:
         yield applies(f"{path} is that of {note}", recorded=True, recomputed=False)
+
+
+def _differing_figures(
+    old: float | None, new: float | None, path: str, note: str
+) -> Iterator[Check]:
+    check = follows(path, old, new, note)
+    if not old is new is None and check.agrees is not True:
+        yield check
 
 
 def _are_rows(old: Any, new: Any) -> bool:

@@ -1,29 +1,60 @@
-"""``llem verify``: check every result."""
+"""``llem verify``: check every result, and move what is at fault aside where that is asked for."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import attrs
+from cyclopts import Parameter
 
 from llem.cli.message import say
 from llem.cli.output import DEFAULT_ROOT, AsJson, Root, print_json, reading_progress
 from llem.report.figures import printable
-from llem.store import ResultStore, Verification
+from llem.store import Repair, ResultStore, StoreFault, Verification
+
+Mend = Annotated[
+    bool,
+    Parameter(
+        name="--repair",
+        negative="",
+        help="Move what is at fault into .llem-aside in the root. No file is deleted.",
+    ),
+]
 
 
-def verify_verb(*, root: Root = DEFAULT_ROOT, as_json: AsJson = False) -> int:
+def verify_verb(
+    *, root: Root = DEFAULT_ROOT, repair: Mend = False, as_json: AsJson = False
+) -> int:
     """Read every result and its samples, hold them against their digests, and name every fault."""
+    store = ResultStore(root)
     with reading_progress() as progress:
-        found = ResultStore(root).verify(progress=progress)
+        found: Verification | Repair
+        found = store.repair(progress=progress) if repair else store.verify(progress=progress)
+    faults = found.left if isinstance(found, Repair) else found.faults
     if as_json:
-        print_json(attrs.asdict(found))
+        print_json(attrs.asdict(found) | _named(found, faults))
     else:
-        _print(found, root)
-    return 1 if found.faults else 0
+        _print(found, faults, root)
+    return 1 if faults else 0
 
 
-def _print(found: Verification, root: str) -> None:
-    for fault in found.faults:
+def _named(found: Verification | Repair, faults: Sequence[StoreFault]) -> dict[str, Any]:
+    """The faults with their advice, under the name that *found* has for them."""
+    name = "left" if isinstance(found, Repair) else "faults"
+    return {name: [{**attrs.asdict(fault), "advice": fault.advice} for fault in faults]}
+
+
+def _print(found: Verification | Repair, faults: Sequence[StoreFault], root: str) -> None:
+    for fault in faults:
         print(f"{fault.kind}: " + "\n".join(map(printable, fault.message.split("\n"))))
-    for key in found.unverified:
-        say(f"{key}: has no digest, as other tools write results")
+        print(f"  {fault.advice}")
+    ending = {0: "no fault", 1: "1 fault"}.get(len(faults), f"{len(faults)} faults")
+    if isinstance(found, Repair):
+        for moved in found.moved:
+            to = f"moved to {moved.to}" if moved.to else "an empty folder, taken away"
+            print(f"{moved.kind}: {printable(moved.path)}: {printable(to)}")
+        ending = f"{len(found.moved)} moved aside, {ending} left"
+    else:
+        for key in found.unverified:
+            say(f"{key}: has no digest, as other tools write results")
     results = "1 result" if found.checked == 1 else f"{found.checked} results"
-    faults = {0: "no fault", 1: "1 fault"}.get(len(found.faults), f"{len(found.faults)} faults")
-    print(f"{results} in {printable(root)}: {faults}")
+    print(f"{results} in {printable(root)}: {ending}")

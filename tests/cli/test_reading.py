@@ -22,7 +22,7 @@ from llem.measure import ReplayMeter
 from llem.protocols import Clock, Device, Samples
 from llem.report.table import COLUMNS
 from llem.store import ResultStore
-from llem.testing import small_result
+from llem.testing import small_result, small_table
 
 FIRST = attrs.evolve(sample_result(2, 10), total_energy_j=None, avg_energy_per_token_j=None)
 SECOND = attrs.evolve(
@@ -464,6 +464,46 @@ def test_verify_names_a_changed_digit(llem, kept):
     assert outcome.out.startswith(f"integrity: results/{kept[1].key}/result.json")
     assert outcome.out.endswith("2 results in results: 1 fault\n")
     assert llem("verify", "--json").json["faults"][0]["kind"] == "integrity"
+
+
+def test_verify_says_what_to_do(llem, kept):
+    """Below each fault, and as a member of it for programs."""
+    Path(kept[1]).write_text("{")
+
+    assert llem("verify").out.splitlines()[1].startswith("  restore its folder from a copy")
+    assert llem("verify", "--json").json["faults"][0]["advice"].startswith("restore")
+
+
+def test_repair_moves_aside_what_is_at_fault(llem, kept):
+    """And says where it is; exit status 0 where nothing is left to do."""
+    Path(kept[1]).write_text("{")
+    (Path("results") / f"{kept[1].key}_1").mkdir()
+
+    outcome = llem("verify", "--repair")
+
+    aside = f"results/.llem-aside/{kept[1].key}.0"
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out.splitlines() == [
+        f"malformed: results/{kept[1].key}: moved to {aside}",
+        f"claim: results/{kept[1].key}_1: an empty folder, taken away",
+        "2 results in results: 2 moved aside, no fault left",
+    ]
+    assert Path(aside, "result.json").read_text() == "{"
+    assert llem("verify").out == "1 result in results: no fault\n"
+
+
+def test_repair_names_what_it_leaves(llem, kept):
+    """Exit status 1: the samples are gone, which moving would not mend."""
+    sampled = ResultStore("results").put(small_result(), timeseries=small_table())
+    Path(sampled).with_name("timeseries.parquet").unlink()
+
+    outcome = llem("verify", "--repair")
+
+    assert outcome.status == 1
+    assert outcome.out.startswith("sidecar_missing: ")
+    assert outcome.out.endswith("3 results in results: 0 moved aside, 1 fault left\n")
+    told = llem("verify", "--repair", "--json").json
+    assert (told["checked"], told["moved"], told["left"][0]["kind"]) == (3, [], "sidecar_missing")
 
 
 def test_verify_says_what_has_no_digest(llem, kept):
