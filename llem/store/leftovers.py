@@ -11,8 +11,8 @@ def find(root: str) -> tuple[list[str], list[str]]:
     """
     The paths of claims, and those of staging folders, that dead writers left under *root*.
 
-    A writer's claim is younger than its staging folder. So a claim that is older than the staging
-    folder of each living writer is nobody's.
+    A writer claims once its staging folder is filled. So a claim that is older than what each
+    living writer has filled is nobody's.
     """
     claims = list(_empty_folders(root))
     left, since = [], float("inf")
@@ -20,7 +20,7 @@ def find(root: str) -> tuple[list[str], list[str]]:
         with abandoned(path) as is_left:
             if is_left:
                 left.append(path)
-            else:
+            elif not is_empty(path):
                 since = min(since, _changed(path))
     # The writer of a claim that was seen first may be done by now.
     return [path for path in claims if _changed(path) < since and is_empty(path)], left
