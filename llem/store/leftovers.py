@@ -1,5 +1,6 @@
 """What dead writers left: staging folders, and claims to names that never got their result."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 
@@ -35,7 +36,7 @@ def is_empty(folder: str) -> bool:
 
 
 def _empty_folders(root: str) -> Iterator[str]:
-    with os.scandir(root) as entries:
+    with contextlib.suppress(OSError), os.scandir(root) as entries:
         for entry in entries:
             if (
                 is_of_our_form(entry.name)

@@ -72,8 +72,12 @@ def hold(folder: str) -> Iterator[int]:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield fd
     finally:
-        with contextlib.suppress(OSError):
-            os.close(fd)
+        _let_go(fd)
+
+
+def _let_go(fd: int) -> None:
+    with contextlib.suppress(OSError):
+        os.close(fd)
 
 
 @contextlib.contextmanager
@@ -87,12 +91,15 @@ def abandoned(folder: str) -> Iterator[bool]:
     try:
         yield _is_abandoned(os.path.basename(folder), fd)
     finally:
-        os.close(fd)
+        _let_go(fd)
 
 
 def _is_abandoned(name: str, fd: int) -> bool:
-    age = time.time() - os.fstat(fd).st_ctime
-    if age < UNLOCKED_S and not os.listdir(fd):
+    try:
+        age = time.time() - os.fstat(fd).st_ctime
+        if age < UNLOCKED_S and not os.listdir(fd):
+            return False
+    except OSError:
         return False
     try:
         # Shared, so that two who look do not take each other for writers.

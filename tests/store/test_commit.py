@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from sample import sample_result
-from seam import WatchedOs, failing
+from seam import FileByFileOs, OneCall, WatchedOs, failing
 
 from llem.errors import CommitUnknownError, ResultValidationError, StoreWriteError
 from llem.store import ResultStore
@@ -171,6 +171,18 @@ def test_a_fault_says_what_to_do(faulty, put, number, advice):
         put()
 
 
+@pytest.mark.parametrize("step", [("unlink", ""), ("rmdir", ".llem-tmp"), ("rmdir", NAME)])
+def test_without_the_clean_up_a_fault_is_seen(store, monkeypatch, put, step):
+    """The same look, with one step of it left out."""
+    rename = CALLS.index(("rename", "staging"))
+    WatchedOs(rename, failing(errno.EIO), OneCall(*step)).install(monkeypatch)
+
+    with pytest.raises(StoreWriteError):
+        put()
+
+    assert left_in(store.root) != []
+
+
 @pytest.mark.parametrize("number", FAULTS, ids=errno.errorcode.get)
 @pytest.mark.parametrize("index", ALL[-len(AFTER) :], ids=name_of)
 def test_a_fault_after_the_commit_is_told(store, faulty, put, index, number):
@@ -278,6 +290,57 @@ def test_a_disk_that_fills_up_within_a_file_leaves_nothing(store, monkeypatch, p
     assert taken == [100]
     assert_nothing_left(store.root, before)
     assert_works(store)
+
+
+def put_between(root, monkeypatch, kind, index, **left_out):
+    """Put a result, and another just before a call of that put; gives what was kept, by key."""
+    store, others = ResultStore(root), []
+
+    def other(real, *args):
+        others.append(store.put(small_result(total_tokens=1), timeseries=small_table()))
+        return real(*args)
+
+    kind(index, other, **left_out).install(monkeypatch)
+    try:
+        kept = store.put(small_result(total_tokens=0), timeseries=small_table())
+    finally:
+        monkeypatch.undo()
+    return {one.key: one.result for one in (kept, *others)}
+
+
+@pytest.mark.parametrize("index", ALL, ids=name_of)
+def test_another_put_between_any_two_calls(root, monkeypatch, index):
+    """Both are kept, whole, the one beside the other."""
+    both = put_between(root, monkeypatch, WatchedOs, index)
+
+    store = ResultStore(root)
+    assert list(store) == sorted(both) == [NAME, f"{NAME}_1"]
+    assert {key: store.get(key) for key in store} == both
+    assert store.verify().faults == ()
+
+
+def test_without_the_claim_and_the_rename_as_a_whole_another_put_is_seen(root, monkeypatch):
+    """The one overwrites the other."""
+    index = CALLS.index(("rename", "staging"))
+
+    both = put_between(root, monkeypatch, FileByFileOs, index, left_out=OneCall("mkdir", NAME))
+
+    assert list(ResultStore(root)) == list(both) == [NAME]
+
+
+@pytest.mark.parametrize("claims", [True, False])
+def test_the_claim_keeps_the_empty_folder_of_another(root, monkeypatch, claims):
+    """A rename alone would take its place."""
+    taken = root / NAME
+
+    def mkdir(real, path):
+        os.mkdir(path)
+        return real(path) if claims else None
+
+    WatchedOs(CALLS.index(("mkdir", NAME)), mkdir).install(monkeypatch)
+    ResultStore(root).put(small_result(), timeseries=small_table())
+
+    assert (os.listdir(taken) == []) == claims
 
 
 def fill(final):

@@ -13,21 +13,30 @@ from llem.store import ResultStore
 from llem.testing import small_result, small_table
 
 NAME = "gpt2_pytorch_2026-03-13T14-21"
-PROCESSES, PUTS = 4, 25
+PROCESSES, THREADS, PUTS = 16, 4, 200
 
 WRITER = """
 import os, sys, time
-from llem.store import ResultStore
+from llem.store import MemoryStore, ResultStore
 from llem.testing import small_result, small_table
 
-root, go, first, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-print("ready", flush=True)
+root, go, first, count, processes = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+table = small_table()
+MemoryStore().put(small_result(), timeseries=table)
+children = []
+for number in range(1, processes):
+    if child := os.fork():
+        children.append(child)
+    else:
+        first, children = first + number * count, []
+        break
+os.write(1, b"ready\\n")
 while not os.path.exists(go):
     time.sleep(0.001)
-table = small_table()
 for number in range(first, first + count):
     key = ResultStore(root).put(small_result(total_tokens=number), timeseries=table).key
-    print(key, flush=True)
+    os.write(1, (key + "\\n").encode())
+sys.exit(any(os.waitpid(child, 0)[1] for child in children))
 """
 
 
@@ -36,15 +45,15 @@ def writers(tmp_path):
     """Starts processes that put numbered results, all at once; says how to let them go."""
     go, started = tmp_path / "go", []
 
-    def start(root, number, puts):
-        for first in range(0, number * puts, puts):
-            command = [sys.executable, "-c", WRITER, str(root), str(go), str(first), str(puts)]
-            started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-        for process in started:
-            assert process.stdout.readline() == "ready\n"
-        return started, go.touch
+    def start(root, first, puts, forks=1):
+        words = map(str, (root, go, first, puts, forks))
+        command = [sys.executable, "-c", WRITER, *words]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert [process.stdout.readline() for _ in range(forks)] == ["ready\n"] * forks
+        return process
 
-    yield start
+    yield start, go.touch
     for process in started:
         process.kill()
         process.wait()
@@ -77,16 +86,20 @@ def assert_whole(store, keys, count):
 def test_processes_put_one_name_while_another_reads(tmp_path, writers):
     """Each put has a key of its own, without holes, and a reader never meets a part of one."""
     store, seen, listings = ResultStore(tmp_path / "root"), {}, 0
-    started, go = writers(store.root, PROCESSES, PUTS)
+    start, go = writers
+    process = start(store.root, 0, PUTS, PROCESSES)
+    keys = []
+    listener = threading.Thread(target=lambda: keys.extend(map(str.strip, process.stdout)))
 
     go()
-    while any(process.poll() is None for process in started):
+    listener.start()
+    while process.poll() is None:
         read_everything(store, seen)
         listings += 1
 
-    assert [process.returncode for process in started] == [0] * PROCESSES
+    listener.join()
+    assert process.returncode == 0
     assert listings > 1
-    keys = [line.strip() for process in started for line in process.stdout]
     assert_whole(store, keys, PROCESSES * PUTS)
     assert all(store.get(key).total_tokens == number for key, number in seen.items())
     assert list((store.root / ".llem-tmp").iterdir()) == []
@@ -94,24 +107,25 @@ def test_processes_put_one_name_while_another_reads(tmp_path, writers):
 
 def test_threads_put_one_name(tmp_path):
     store, table = ResultStore(tmp_path / "root"), small_table()
-    barrier = threading.Barrier(PROCESSES)
+    barrier = threading.Barrier(THREADS)
 
     def put(first):
         barrier.wait()
-        numbers = range(first, first + PUTS)
+        numbers = range(first, first + 25)
         return [store.put(small_result(total_tokens=n), timeseries=table).key for n in numbers]
 
-    with ThreadPoolExecutor(PROCESSES) as pool:
-        parts = pool.map(put, range(0, PROCESSES * PUTS, PUTS))
+    with ThreadPoolExecutor(THREADS) as pool:
+        parts = pool.map(put, range(0, THREADS * 25, 25))
         keys = [key for part in parts for key in part]
 
-    assert_whole(store, keys, PROCESSES * PUTS)
+    assert_whole(store, keys, THREADS * 25)
 
 
 def test_a_killed_writer_leaves_whole_results(tmp_path, writers):
     """What a writer leaves when it dies is not listed, does not hide the rest, and is put past."""
     store = ResultStore(tmp_path / "root")
-    started, go = writers(store.root, 3, 100_000)
+    start, go = writers
+    started = [start(store.root, first, 100_000) for first in range(0, 300_000, 100_000)]
 
     go()
     for process, wanted in zip(started, (5, 10, 15), strict=True):

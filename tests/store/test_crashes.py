@@ -13,7 +13,7 @@ from scenes import DEAD, NAME, SCENES, check_after, is_whole, put
 
 import llem
 from llem.store import ResultStore
-from llem.store.staging import boot_id, staging_folder
+from llem.store.staging import boot_id
 
 PATHS = [*map(str, (Path(dying.__file__).parent, Path(llem.__file__).parents[1]))]
 

@@ -50,9 +50,9 @@ def child(scene, kind, order):
     try:
         act(scene, kind, order)
         status = 0
-    except BaseException:
-        traceback.print_exc()
     finally:
+        if status:
+            traceback.print_exc()
         os._exit(status)
 
 
@@ -75,7 +75,8 @@ def main(scene, kind):
             pid = child(SCENES[scene], getattr(seam, kind), order)
         else:
             os.kill(pid, signal.SIGCONT)
-        print(ending(os.waitpid(pid, os.WUNTRACED)[1]), flush=True)
+        sys.stdout.write(ending(os.waitpid(pid, os.WUNTRACED)[1]) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 from seam import WatchedOs
@@ -127,15 +126,12 @@ class Repairing:
         store = ResultStore(root)
         assert [*store] in ([NAME, DAMAGED], [NAME])
         assert is_whole(store, NAME, 0)
-        lost = f"{llem.store.staging.boot_id()}_{DEAD}"
-        for place, size in ((DAMAGED, 100), (f".llem-tmp/{lost}", None)):
-            moved = root / ".llem-aside" / f"{Path(place).name}.0"
-            found = [
-                folder for folder in (root / place, moved) if (folder / "result.json").exists()
-            ]
-            assert len(found) == 1
-            assert sorted(os.listdir(found[0])) == ["result.json", "timeseries.parquet"]
-            assert size is None or (found[0] / "result.json").stat().st_size == size
+        torn, dead = root / DAMAGED, root / ".llem-tmp" / f"{llem.store.staging.boot_id()}_{DEAD}"
+        for folder in (torn, dead):
+            places = [folder, *(root / ".llem-aside").glob(f"{folder.name}.*")]
+            (found,) = [place for place in places if (place / "result.json").exists()]
+            assert sorted(os.listdir(found)) == ["result.json", "timeseries.parquet"]
+            assert ((found / "result.json").stat().st_size == 100) == (folder == torn)
         assert not is_done or store.verify().faults == ()
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 
 MODULES = [
     importlib.import_module(f"llem.store.{name}")
@@ -54,6 +55,26 @@ class WatchedOs:
         for module in MODULES:
             monkeypatch.setattr(module, "os", self)
         return self
+
+
+class OneCall:
+    """
+    Tells one step of a protocol from the others, so that it can be left out.
+
+    Args:
+        name: What is called.
+        place: What its path has in it, a regular expression.
+        number: Which of these calls it is, from 0 on. None: each of them.
+    """
+
+    def __init__(self, name, place="", number=None):
+        self.name, self.place, self.number, self.met = name, re.compile(place), number, 0
+
+    def __call__(self, name, path):
+        if name != self.name or not self.place.search(path):
+            return False
+        self.met += 1
+        return self.number is None or self.number == self.met - 1
 
 
 class FileByFileOs(WatchedOs):
