@@ -34,14 +34,15 @@ _KINDS: tuple[tuple[type[LlemError], str], ...] = (
     (SidecarSchemaError, "sidecar_schema"),
 )
 
+_REPAIR = "`llem verify --repair`"
 _ADVICE = {
-    "access": "put a regular file there that you may read, or repair",
+    "access": "see that a regular file lies there which you may read",
     "schema_version": "read it with the llem that wrote it",
     "sidecar_missing": "restore the file from a copy; the record itself is whole",
-    "claim": "repair takes it away",
-    "staging": "repair moves it aside; nothing that was said to be kept is in it",
+    "claim": f"{_REPAIR} takes it away",
+    "staging": f"{_REPAIR} moves it aside; nothing that was said to be kept is in it",
 }
-_USUAL_ADVICE = "restore its folder from a copy, or repair, which moves it aside"
+_USUAL_ADVICE = f"restore its folder from a copy, or let {_REPAIR} move it aside"
 
 
 @attrs.frozen(kw_only=True)
@@ -65,7 +66,7 @@ class StoreFault:
 
     @property
     def advice(self) -> str:
-        """What to do. Repairing is `ResultStore.repair` and ``llem verify --repair``."""
+        """What to do. ``llem verify --repair`` is `ResultStore.repair`."""
         return _ADVICE.get(self.kind, _USUAL_ADVICE)
 
 

@@ -501,6 +501,20 @@ def test_a_full_disk_leaves_nothing(small_disk):
     assert_works(store)
 
 
+def test_a_disk_that_fills_up_keeps_what_was_put(small_disk):
+    """And takes another result once one of them is removed."""
+    store = ResultStore(small_disk / "root")
+    with pytest.raises(StoreWriteError, match="space"):
+        for number in range(1000):
+            store.put(small_result(total_tokens=number), timeseries=small_table())
+
+    keys = [*store]
+    assert [store.get(key).total_tokens for key in keys] == list(range(len(keys)))
+    assert store.verify().faults == ()
+    store.remove(keys[1])
+    assert store.put(small_result(), timeseries=small_table()).key == keys[1]
+
+
 def test_a_disk_mounted_read_only_is_told(small_disk):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
 

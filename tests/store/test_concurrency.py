@@ -105,6 +105,28 @@ def test_processes_put_one_name_while_another_reads(tmp_path, writers):
     assert list((store.root / ".llem-tmp").iterdir()) == []
 
 
+def test_processes_put_while_another_removes_and_repairs(tmp_path, writers):
+    """A repair meets no leftover where nobody died, and what is there or was removed is all."""
+    store, removed = ResultStore(tmp_path / "root"), []
+    start, go = writers
+    store.check_writable()
+    process = start(store.root, 0, 25, THREADS)
+
+    go()
+    while process.poll() is None:
+        repaired = store.repair()
+        assert (repaired.moved, repaired.left) == ((), ())
+        for key in [*store][:3]:
+            removed.append(store.get(key).total_tokens)
+            store.remove(key)
+
+    kept = [store.get(key).total_tokens for key in store]
+    assert process.returncode == 0
+    assert removed
+    assert sorted(kept + removed) == list(range(THREADS * 25))
+    assert list((store.root / ".llem-tmp").iterdir()) == []
+
+
 def test_threads_put_one_name(tmp_path):
     store, table = ResultStore(tmp_path / "root"), small_table()
     barrier = threading.Barrier(THREADS)
