@@ -409,6 +409,20 @@ def test_a_claim_of_the_living_is_left(store, staging):
     assert kinds(store) == ["claim", "claim", "staging"]
 
 
+def test_a_claim_that_is_filled_while_one_looks_is_no_fault(store, monkeypatch):
+    """Its writer was alive when it was seen, and is done by now."""
+    kept = store.put(small_result())
+    (store.root / f"{NAME}_7").mkdir()
+
+    def fill(_):
+        shutil.copytree(Path(kept).parent, store.root / f"{NAME}_7", dirs_exist_ok=True)
+        return []
+
+    monkeypatch.setattr("llem.store.leftovers._staging_folders", fill)
+
+    assert kinds(store) == []
+
+
 def test_a_claim_that_is_filled_meanwhile_stays(store, root, repair):
     """Taking it away is an rmdir, which a result withstands."""
 
