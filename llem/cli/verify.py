@@ -21,9 +21,7 @@ Mend = Annotated[
 ]
 
 
-def verify_verb(
-    *, root: Root = DEFAULT_ROOT, repair: Mend = False, as_json: AsJson = False
-) -> int:
+def verify_verb(*, root: Root = DEFAULT_ROOT, repair: Mend = False, as_json: AsJson = False) -> int:
     """Read every result and its samples, hold them against their digests, and name every fault."""
     store = ResultStore(root)
     with reading_progress() as progress:
