@@ -107,7 +107,7 @@ def _unsampled(name: str, device: DeviceEnergy) -> Iterator[Check]:
             recomputed=None,
             note="there are no samples to integrate",
         )
-    elif device.counter_j is not None:
+    elif device.counter_j:
         yield Check(
             name=f"{name} counter_j",
             recorded=device.counter_j,
