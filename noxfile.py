@@ -1,4 +1,4 @@
-"""Tests, lint, types, benchmarks and the demo, each in an environment of its own."""
+"""Tests, lint, types, benchmarks, fuzzing and the demo, each in an environment of its own."""
 
 import shutil
 from pathlib import Path
@@ -63,3 +63,22 @@ def demo(session: nox.Session) -> None:
     session.run("llem", "run", "--root", str(root))
     session.run("llem", "list", "--root", str(root))
     session.run("llem", "verify", "--root", str(root))
+
+
+@nox.session(python=PYTHONS[0])
+def fuzz(session: nox.Session) -> None:
+    """Look for bytes that a reader cannot take, for a minute each, or with the flags given."""
+    install(session, ".", group="fuzz")
+    folder = Path(session.create_tmp())
+    for target in ("document", "foreign", "sidecar"):
+        found = folder / target
+        found.mkdir(exist_ok=True)
+        session.run(
+            "python",
+            "tests/fuzz/fuzz.py",
+            target,
+            str(found),
+            f"tests/fuzz/corpus/{target}",
+            f"-artifact_prefix={folder}/{target}-",
+            *(session.posargs or ["-max_total_time=60"]),
+        )
