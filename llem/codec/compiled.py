@@ -216,6 +216,8 @@ def _utc(value: Any) -> datetime:
     """A time in the very form that is written, of three colons, with microseconds or without."""
     if len(value) not in (25, 32) or value[10] != "T" or not value.endswith("+00:00"):
         raise NotPlainError
+    if value.count(":") != 3:  # 14:21.112145237 is as long as 14:21:11.145237
+        raise NotPlainError
     return datetime.fromisoformat(value).replace(tzinfo=UTC)
 
 
