@@ -121,7 +121,7 @@ def decode(content: bytes, *, source: str, max_rows: int) -> "pa.Table":
 
     try:
         file = pq.ParquetFile(pa.BufferReader(content))
-        rows, schema = file.metadata.num_rows, file.schema_arrow
+        rows, schema = _rows_of(file.metadata), file.schema_arrow
     except (pa.ArrowException, OSError, ValueError) as fault:
         raise _no_parquet(source, fault) from None
     _check_schema(schema, source)
@@ -132,6 +132,15 @@ def decode(content: bytes, *, source: str, max_rows: int) -> "pa.Table":
         raise _no_parquet(source, fault) from None
     _check_nulls(table, source)
     return table
+
+
+def _rows_of(metadata: Any) -> int:
+    """How many rows a file has, by itself and by its row groups, which are what is decoded."""
+    rows: int = metadata.num_rows
+    groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    if sum(groups) != rows or min(groups, default=0) < 0:
+        raise ValueError(f"it says that it has {rows} rows, and its row groups have others")
+    return rows
 
 
 def _check_rows(rows: int, source: str, max_rows: int) -> None:
