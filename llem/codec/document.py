@@ -180,7 +180,7 @@ def refuse_what_orjson_lets_pass(text: bytes, source: str) -> None:
         keys: set[str] = set()
         for key, _ in pairs:
             if key in keys:
-                raise MalformedResultError(f"{source}: the key {key!r} is given twice")
+                raise MalformedResultError(f"{source}: the key {shown(key)} is given twice")
             keys.add(key)
         return dict(pairs)
 

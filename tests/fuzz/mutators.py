@@ -161,7 +161,7 @@ def _change(plain: Any, chance: random.Random) -> None:
         _set(holder, i, two)
         _set(other, j, one if chance.random() < 0.5 else two)
     elif kind == 3 and isinstance(holder, Members):
-        holder[i] = (chance.choice([*WORDS, "novel", "a:b", "schema_version"]), holder[i][1])
+        holder[i] = (chance.choice([*WORDS, "novel", "a:b", "long" * 100]), holder[i][1])
     elif kind == 4 and isinstance(holder, Members):
         holder.append((chance.choice(WORDS), _some_value(chance)))
     elif kind == 5:
