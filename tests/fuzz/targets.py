@@ -56,7 +56,6 @@ def foreign(data: bytes) -> None:
     imported = _outcome(lambda: convert(text, beside=beside))
     if isinstance(imported, Imported):
         _tells_what_it_left(imported)
-        _goes_round(imported.as_read)
         _goes_round(imported.result)
 
 
@@ -177,7 +176,18 @@ def _encodes_again(table):
     again = decode(content, source="again", max_rows=MAX_ROWS)
     assert again.equals(table)
     assert encode(again, _some_result()) == content
-    _samples_fit(again)
+    _samples_are_the_readings(again)
+
+
+def _samples_are_the_readings(table):
+    """Of several for one device at one time the last; NaN where there is none."""
+    columns = [table[name].to_pylist() for name in table.column_names]
+    readings = {(time, index): pair for time, *pair, index in zip(*columns, strict=True)}
+    devices, samples = from_table(table)
+    wanted = [[readings.get((t, i), (None, None)) for i in devices] for t in samples.times_s]
+    wanted = np.array(wanted, "f4").reshape(len(wanted), len(devices), 2)
+    assert np.array_equal(wanted[..., 0], samples.power_w, equal_nan=True)
+    assert np.array_equal(wanted[..., 1], samples.temperature_c, equal_nan=True)
 
 
 @cache

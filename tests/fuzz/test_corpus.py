@@ -77,3 +77,14 @@ def test_a_target_notices_lost_rows(monkeypatch):
 
     with pytest.raises(AssertionError):
         targets.sidecar((targets.CORPUS / "sidecar" / SEEDS["sidecar"]).read_bytes())
+
+
+def test_a_target_notices_lost_readings(monkeypatch):
+    def without_power(read):
+        devices, samples = read()
+        return devices, attrs.evolve(samples, power_w=samples.power_w * float("nan"))
+
+    monkeypatch.setattr(targets, "from_table", broken(targets.from_table, without_power))
+
+    with pytest.raises(AssertionError):
+        targets.sidecar((targets.CORPUS / "sidecar" / SEEDS["sidecar"]).read_bytes())
