@@ -479,6 +479,7 @@ class Experiment:
             baseline_wanted=self.config.baseline.enabled,
             baseline_taken=made.baseline_power_w is not None,
             baseline_power_w=made.baseline_power_w,
+            idle_power_w=idle.baseline.power_w if idle else (),
             baseline_had_context=idle.baseline.had_context if idle else None,
             baseline_notes=idle.notes if idle else (),
             energy_adjusted_j=made.energy_adjusted_j,

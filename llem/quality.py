@@ -26,6 +26,9 @@ MIN_PROMPTS = 30
 MAX_CAPPED_SHARE = 0.1
 """Share of the span at a lowered power limit from which the figures are more that of the limit."""
 
+MAX_IDLE_SHARE = 1.05
+"""Mean power, in shares of the idle power, up to which a device did nothing of the run."""
+
 MAX_UNCERTAINTY = 0.1
 """Share of a figure from which its error bound hides what one measures for."""
 
@@ -53,6 +56,7 @@ class Signals:
         baseline_wanted: Whether idle power was to be measured.
         baseline_taken: Whether it was, and is known of every device.
         baseline_power_w: Idle power of all devices. Unit: W. None: not known.
+        idle_power_w: That of each device, in their order. Empty: not known.
         baseline_had_context: Whether a CUDA context was on the GPUs then. None: not known.
         baseline_notes: What went wrong with keeping it for later runs.
         energy_adjusted_j: Energy less the idle share. Unit: J.
@@ -74,6 +78,7 @@ class Signals:
     baseline_wanted: bool = False
     baseline_taken: bool = False
     baseline_power_w: float | None = None
+    idle_power_w: tuple[float | None, ...] = ()
     baseline_had_context: bool | None = None
     baseline_notes: tuple[str, ...] = ()
     energy_adjusted_j: float | None = None
@@ -213,6 +218,27 @@ def no_baseline(signals: Signals) -> Iterator[str]:
         )
 
 
+def device_idle(signals: Signals) -> Iterator[str]:
+    """A device drew no more than when idle while another one worked."""
+    if not signals.duration_s or len(signals.idle_power_w) != len(signals.devices):
+        return
+    shares = [
+        device.energy_j / (idle_w * signals.duration_s)
+        if idle_w and device.energy_j is not None
+        else None
+        for device, idle_w in zip(signals.devices, signals.idle_power_w, strict=True)
+    ]
+    if not any(share is not None and share > MAX_IDLE_SHARE for share in shares):
+        return
+    for device, share in zip(signals.devices, shares, strict=True):
+        if share is not None and share <= MAX_IDLE_SHARE:
+            yield (
+                f"{device.name} ({device.uuid}) drew {_joules(device.energy_j)}, no more than when "
+                "idle, and the total has it; where the model does not use it, name the GPUs that "
+                "it does (CUDA_VISIBLE_DEVICES, or device_uuids of BackendInfo)"
+            )
+
+
 def baseline_without_context(signals: Signals) -> Iterator[str]:
     """Idle power was measured without a CUDA context, and no run is without one."""
     if signals.baseline_taken and signals.baseline_had_context is False:
@@ -295,9 +321,7 @@ def large_error_bound(signals: Signals) -> Iterator[str]:
         if bound_j is not None and energy_j and bound_j > MAX_UNCERTAINTY * energy_j:
             yield (
                 f"{device.name} ({device.uuid}) has a figure of {energy_j:.1f} ± {bound_j:.1f} J "
-                f"({bound_j / energy_j:.0%}): its sensor is refreshed too seldom for so short a "
-                "span, or looks at a part of the time; measure longer, or where there is an "
-                "energy counter"
+                f"({bound_j / energy_j:.0%}): {_why_uncertain(device)}"
             )
 
 
@@ -351,6 +375,17 @@ def _disagreement(device: DeviceEnergy) -> str:
     )
 
 
+def _why_uncertain(device: DeviceEnergy) -> str:
+    if "sources_disagree" in device.codes:
+        return "its counter and its power integral cannot both be right; see sources_disagree"
+    if device.counter_j:
+        return "its counter is refreshed too seldom for so short a span; measure longer"
+    return (
+        "its power sensor looks at a part of the time, or is read too seldom; measure on a device "
+        "with an energy counter, or longer"
+    )
+
+
 def _shared(device: DeviceEnergy) -> str:
     return (
         f"is shared by MIG instances, and {_joules(device.energy_j)} is the figure of the whole "
@@ -401,6 +436,7 @@ SIGNALS: dict[str, Callable[[Signals], Iterator[str]]] = {
     "low_sample_count": low_sample_count,
     "latency_exceeds_span": latency_exceeds_span,
     "no_baseline": no_baseline,
+    "device_idle": device_idle,
     "baseline_without_context": baseline_without_context,
     "baseline_not_cached": baseline_not_cached,
     "ecc_disabled": ecc_disabled,

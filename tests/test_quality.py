@@ -28,6 +28,7 @@ CODES = [
     "low_sample_count",
     "latency_exceeds_span",
     "no_baseline",
+    "device_idle",
     "baseline_without_context",
     "baseline_not_cached",
     "ecc_disabled",
@@ -125,6 +126,10 @@ TRIGGERS: dict[str, dict[str, Any]] = {
     "low_sample_count": {"prompts": 29},
     "latency_exceeds_span": {"longest_request_s": 60.1},
     "no_baseline": {"baseline_taken": False},
+    "device_idle": {
+        "devices": (device(energy_j=630.0), device("GPU-b", energy_j=631.0)),
+        "idle_power_w": (10.0, 10.0),
+    },
     "baseline_without_context": {"baseline_had_context": False},
     "baseline_not_cached": {"baseline_notes": ("it could not be kept in /x: full; free some",)},
     "ecc_disabled": {"gpus": (gpu(ecc_enabled=False),)},
@@ -142,7 +147,7 @@ TRIGGERS: dict[str, dict[str, Any]] = {
             ),
         )
     },
-    "large_error_bound": {"devices": (device(error_bound_j=10.1),)},
+    "large_error_bound": {"devices": (device(error_bound_j=10.1, counter_j=100.0),)},
     "mig_parent_energy": {"devices": (device(codes=["mig_parent_energy"]),)},
     "negative_adjusted_energy": {"energy_adjusted_j": -0.1},
     "warmup_not_converged": {"warmup": warmup(final_cv=0.123)},
@@ -160,6 +165,7 @@ SAYS: dict[str, tuple[str, str]] = {
     "low_sample_count": ("29, fewer than 30", "run more (--n)"),
     "latency_exceeds_span": ("60.1 s in a span of 60 s", "give latency_s in seconds"),
     "no_baseline": ("the energy includes the idle share", "--baseline.enabled"),
+    "device_idle": ("630.0 J, no more than when idle", "CUDA_VISIBLE_DEVICES"),
     "baseline_without_context": ("idle power of 68.4 W", "load the model before"),
     "baseline_not_cached": ("could not be kept in /x: full", "free some"),
     "ecc_disabled": ("H100 (GPU-a)", "sudo nvidia-smi -e 1"),
@@ -208,6 +214,16 @@ THRESHOLDS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
         *({"energy_adjusted_j": energy_j} for energy_j in (0.1, 0.0, -0.1)),
     ),
     (
+        "device_idle",
+        *(
+            {
+                "devices": (device(energy_j=joules), device("GPU-b", energy_j=6000.0)),
+                "idle_power_w": (10.0, 10.0),
+            }
+            for joules in (631.0, 630.001, 630.0)
+        ),
+    ),
+    (
         "large_error_bound",
         *({"devices": (device(error_bound_j=bound_j),)} for bound_j in (9.9, 10.0, 10.1)),
     ),
@@ -227,6 +243,36 @@ def test_codes_are_stable() -> None:
 def test_a_fine_run_has_no_warning() -> None:
     """Every signal at its threshold, none beyond it."""
     assert warnings() == []
+
+
+@pytest.mark.parametrize(
+    ("joules", "idle_w"),
+    [
+        ((500.0, 500.0), (10.0, 10.0)),
+        ((500.0, 6000.0), (None, 10.0)),
+        ((500.0, 6000.0), ()),
+        ((500.0,), (10.0,)),
+    ],
+)
+def test_devices_that_may_not_be_idle(joules: tuple[float, ...], idle_w: tuple[float, ...]) -> None:
+    """Where none worked the run may be that light, and where idle power is not known none is."""
+    devices = tuple(device(f"GPU-{i}", energy_j=energy_j) for i, energy_j in enumerate(joules))
+    assert codes(devices=devices, idle_power_w=idle_w) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"counter_j": 100.0, "codes": ("sources_disagree",)}, "see sources_disagree"),
+        ({"counter_j": 100.0}, "for so short a span"),
+        ({"integrated_j": 100.0}, "with an energy counter"),
+    ],
+)
+def test_why_a_bound_is_large(fields: dict[str, Any], why: str) -> None:
+    """What helps depends on the sensor."""
+    found = warnings(devices=(device(error_bound_j=50.0, **fields),))
+
+    assert why in next(w for w in found if w.startswith("large_error_bound"))
 
 
 def test_a_baseline_that_was_wanted_is_not_advised() -> None:
@@ -300,7 +346,9 @@ def test_warnings_come_in_the_order_of_the_table() -> None:
         devices=(
             device(energy_j=None, codes=sorted(OF_A_DEVICE)),
             device("GPU-b", energy_j=2.0, error_bound_j=0.5),
+            device("GPU-c", energy_j=900.0, error_bound_j=0.5),
         ),
+        idle_power_w=(None, 10.0, 10.0),
         gpus=(
             gpu(power_limit_w=1.0, default_power_limit_w=2.0),
             gpu("GPU-b", persistence_mode=False, ecc_enabled=False),
