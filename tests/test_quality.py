@@ -346,7 +346,7 @@ def test_warnings_come_in_the_order_of_the_table() -> None:
         devices=(
             device(energy_j=None, codes=sorted(OF_A_DEVICE)),
             device("GPU-b", energy_j=2.0, error_bound_j=0.5),
-            device("GPU-c", energy_j=900.0, error_bound_j=0.5),
+            device("GPU-c", energy_j=900.0),
         ),
         idle_power_w=(None, 10.0, 10.0),
         gpus=(
