@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 DEFAULT_PERIOD_S = 0.02
 """Time between two samples, that of the GPUs whose power is refreshed most often. Unit: s."""
 
-MAX_PERIOD_S = 0.1
-"""Longest time between two samples. Unit: s."""
+MIN_PERIOD_S, MAX_PERIOD_S = 0.001, 0.1
+"""Shortest and longest time between two samples. A reading takes up to milliseconds. Unit: s."""
 
 COUNTER_REFRESH_S = 0.1
 """Time between two updates of the energy counter: 0.02 to 0.1, by the GPU. Unit: s."""
@@ -80,7 +80,7 @@ class NvmlMeter(EnergyMeter):
 
     Args:
         uuids: The GPUs to read. None: those that CUDA shows to this process.
-        period_s: Time between two samples, at most `MAX_PERIOD_S`. Unit: s.
+        period_s: Time between two samples, from `MIN_PERIOD_S` to `MAX_PERIOD_S`. Unit: s.
 
     Raises:
         MeterError: NVML does not answer, there is no such GPU, or none tells its power or energy.
@@ -89,13 +89,15 @@ class NvmlMeter(EnergyMeter):
     def __init__(
         self, *, uuids: Sequence[str] | None = None, period_s: float = DEFAULT_PERIOD_S
     ) -> None:
-        if not 0 < period_s <= MAX_PERIOD_S:
-            raise MeterError(f"period_s must be above 0 and at most {MAX_PERIOD_S}, got {period_s}")
+        if not MIN_PERIOD_S <= period_s <= MAX_PERIOD_S:
+            raise MeterError(
+                f"period_s must be from {MIN_PERIOD_S} to {MAX_PERIOD_S}, got {period_s}"
+            )
         if uuids is not None and not uuids:
             raise MeterError("NVML: the model runs on no GPU: run it on one, or use RAPL")
         self._client = NvmlClient()
         self._sampler: Sampler | None = None
-        self._period_s = period_s
+        self._period_s = float(period_s)
         try:
             gpus = self._client.gpus(uuids)
             self._sources = tuple(_Source(self._client, gpu) for gpu in gpus)

@@ -86,7 +86,7 @@ class Sampler:
         self, kind: str, arguments: Sequence[str], *, devices: int, period_s: float
     ) -> None:
         max_ticks = max(MAX_ROWS // devices, 2)
-        self._command = [kind, repr(period_s), str(max_ticks), *arguments]
+        self._command = [kind, repr(float(period_s)), str(max_ticks), *arguments]
         self._devices = devices
         self._notes: list[str] = []
         self._file: Any = None

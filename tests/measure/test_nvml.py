@@ -1,10 +1,12 @@
 """The NVML meter: the real binding, and the sampling process, on top of a compiled library."""
 
+import math
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import attrs
@@ -627,10 +629,21 @@ def test_neither_process_nor_thread(driver, settings: dict[str, int]) -> None:
     assert is_shut_down()
 
 
-@pytest.mark.parametrize("period_s", [0, -1, 0.11])
-def test_period_is_at_most_100_ms(period_s: float) -> None:
-    with pytest.raises(MeterError, match="period_s"):
+@pytest.mark.parametrize("period_s", [0, -1, 5e-324, 0.0009, 0.11, math.nan])
+def test_period_is_from_1_to_100_ms(period_s: float) -> None:
+    with pytest.raises(MeterError, match=r"period_s must be from 0\.001 to 0\.1, got"):
         NvmlMeter(period_s=period_s)
+
+
+@pytest.mark.parametrize("period_s", [np.float64(0.0625), np.float32(0.0625), Fraction(1, 16)])
+def test_period_is_any_real_number(driver, period_s: float) -> None:
+    """The sampling process is told it as a float."""
+    meter = NvmlMeter(period_s=period_s)
+    run = measured(meter)
+    meter.close()
+
+    assert repr(meter.devices[0].period_s) == "0.0625"
+    assert run.samples.notes == ()
 
 
 INSTANT, AVERAGE, LEGACY = (
