@@ -5,7 +5,7 @@ Reads devices at a steady rate: the one file that the sampling process runs.
 file, until stdin ends. It starts in milliseconds, as it imports neither llem nor any package, and
 nothing that its parent does holds it up, as a thread of the parent waits for the interpreter's
 lock. stderr tells ``ready`` once the first record is written, ``stride N`` whenever records are
-dropped and at the end, or how else it ended.
+dropped and at the end, or how else it ended. What the driver writes to either goes nowhere.
 """
 
 import ctypes
@@ -333,10 +333,10 @@ def _number(file: int) -> float:
 def main(arguments: list[str]) -> int:
     """Poll until stdin ends, or the parent is gone."""
     kind, period_s, max_ticks, *rest = arguments
-    parent = os.getppid()
+    parent, records, told = os.getppid(), _taken(1), _taken(2)
 
     def tell(text: str) -> None:
-        os.write(2, f"{text}\n".encode())
+        os.write(told, f"{text}\n".encode())
 
     def wait(seconds: float) -> bool:
         # A process that the parent forked meanwhile may hold stdin open after the parent's death.
@@ -348,7 +348,7 @@ def main(arguments: list[str]) -> int:
             devices,
             period_s=float(period_s),
             max_ticks=int(max_ticks),
-            output=1,
+            output=records,
             ready=lambda: tell("ready"),
             thinned=lambda stride: tell(f"stride {stride}"),
             wait=wait,
@@ -358,7 +358,18 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         tell(f"error {error}")
         return 1
+    except Exception as error:  # noqa: BLE001  # stderr is gone: nobody else tells it
+        tell(f"error {error!r}")
+        return 1
     return 0
+
+
+def _taken(descriptor: int) -> int:
+    """A duplicate of *descriptor*, which leads nowhere from now on: drivers write to it at will."""
+    kept, nowhere = os.dup(descriptor), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+    return kept
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -192,14 +193,21 @@ class _Process:
         return self._told
 
     def _await_first(self) -> None:
+        """Return once it is ready, whatever the loader and the interpreter have said before."""
         _, stderr = self._pipes()
-        if not _readable(stderr.fileno(), START_TIMEOUT_S):
-            raise MeterError(f"the sampling process has not begun for {START_TIMEOUT_S:g} s")
-        said = self._said().strip()
-        if said.partition("\n")[0] != "ready":
-            raise MeterError(
-                f"the sampling process did not begin: {said or _ending(self._process.wait(1), '')}"
-            )
+        until_s = time.monotonic() + START_TIMEOUT_S
+        while "ready" not in self._told.splitlines():
+            told = self._told
+            if not _readable(stderr.fileno(), max(until_s - time.monotonic(), 0.0)):
+                raise MeterError(f"the sampling process has not begun for {START_TIMEOUT_S:g} s")
+            if self._said() == told:
+                raise MeterError(f"the sampling process did not begin: {self._why_ended(told)}")
+
+    def _why_ended(self, told: str) -> str:
+        try:
+            return _ending(self._process.wait(1), told)
+        except subprocess.TimeoutExpired:
+            return "it goes on, and says nothing"
 
     def _kill(self) -> None:
         with contextlib.suppress(OSError):

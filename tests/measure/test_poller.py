@@ -4,6 +4,7 @@ import itertools
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -281,6 +282,45 @@ def test_whatever_a_uuid_holds(uuid: str, monkeypatch: pytest.MonkeyPatch) -> No
     poller.source("nvml", ["library", f"{uuid},{poller.LEGACY},1"])
 
     assert asked == [uuid.encode()]
+
+
+CHATTY = """
+#include <stdio.h>
+#include <unistd.h>
+
+int nvmlInit_v2(void) {
+    for (int i = 0; i < 10000; i++) {
+        fputs("a driver that talks\\n", stderr);
+        write(1, "and talks\\n", 10);
+    }
+    return 0;
+}
+int nvmlShutdown(void) { return 0; }
+int nvmlDeviceGetHandleByUUID(const char *uuid, void **device) { return 0; }
+int nvmlDeviceGetTemperature(void *device, int sensor, unsigned *celsius) { return 3; }
+"""
+
+
+def test_a_driver_that_talks(tmp_path: Path) -> None:
+    """What it says is heard nowhere, and neither fills the pipe nor gets among the records."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("needs a C compiler")
+    library = tmp_path / "libchatty.so"
+    command = [compiler, "-shared", "-fPIC", "-w", "-x", "c", "-o", os.fspath(library), "-"]
+    subprocess.run(command, input=CHATTY, text=True, check=True)
+
+    code, told, data = run("nvml", "0.01", "100", library, f"GPU-0,{poller.NONE},0")
+
+    assert (code, told) == (0, "ready\nstride 1\n")
+    assert len(data) == 2 * (poller.TICK.size + poller.ROW.size)
+
+
+def test_what_nobody_expects_is_told() -> None:
+    """A library that is not NVML has none of its functions."""
+    code, told, data = run("nvml", "0.01", "100", "libc.so.6")
+    assert (code, data) == (1, b"")
+    assert re.fullmatch(r"error AttributeError\(.*nvmlInit_v2.*\)\n", told)
 
 
 def test_file_without_a_number(tmp_path: Path) -> None:

@@ -350,6 +350,40 @@ def test_thread_where_there_is_no_process(start) -> None:
     assert (threading.active_count(), open_files()) == (threads, files)
 
 
+@pytest.fixture(params=["echo a warning >&2", "sleep 0.2"])
+def wrapped(request: pytest.FixtureRequest, monkeypatch, tmp_path: Path) -> None:
+    """An interpreter that something is done before, as by a loader that complains."""
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\n{request.param}\nexec {sys.executable} "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", os.fspath(script))
+
+
+@pytest.mark.usefixtures("wrapped")
+def test_what_is_said_before_it_is_ready(start) -> None:
+    """It is passed over: the process samples."""
+    sampling = start()
+    wait_for_ticks(sampling)
+    recording = sampling.stop()
+
+    assert_whole(recording, 6)
+    assert (recording.stride, recording.notes) == (1, ())
+
+
+def test_process_that_says_something_else(counter, monkeypatch, tmp_path: Path) -> None:
+    """A thread samples then, and the note has the last of what it said."""
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\necho first >&2\necho no such module >&2\nexit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", os.fspath(script))
+    sampling = Sampler("files", [os.fspath(counter)], devices=1, period_s=0.01)
+
+    sampling.start()
+
+    (note,) = sampling.stop().notes
+    assert note.endswith("the sampling process did not begin: no such module")
+
+
 @pytest.fixture
 def threaded(monkeypatch) -> None:
     monkeypatch.setattr(sys, "executable", "")
