@@ -207,7 +207,7 @@ def idle_power(
         age_s = kept.age_s(clock.now())
         long_enough = kept.duration_s >= _LONG_ENOUGH * duration_s
         of_each = len(kept.power_w) == len(meter.devices) and all(
-            power is not None and power <= MAX_POWER_W for power in kept.power_w
+            power is not None and 0 < power <= MAX_POWER_W for power in kept.power_w
         )
         if 0 <= age_s <= max_age_s and long_enough and of_each:
             return IdlePower(baseline=kept, cache_age_s=age_s)

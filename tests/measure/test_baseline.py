@@ -462,7 +462,7 @@ def test_a_baseline_with_a_hole_is_not_kept(clock, cache: BaselineCache) -> None
 
     meter = idle(clock, 50, 30)
     key = baseline_key(meter, None, None)
-    for power_w in ((50.0, None), (50.0,), ()):
+    for power_w in ((50.0, None), (50.0,), (), (50.0, 0.0)):
         cache.store(key, attrs.evolve(KEPT, power_w=power_w, timestamp=clock.now()))
         assert idle_power(idle(clock, 50, 30), 10, clock, cache=cache).cache_age_s is None
 
