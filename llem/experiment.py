@@ -316,7 +316,8 @@ class Experiment:
 
     def _close_meter(self) -> None:
         if self._meter is not None:
-            self._meter.close()
+            with contextlib.suppress(Exception):
+                self._meter.close()
 
     def _look_around(self, when: Literal["start", "end"]) -> None:
         """Who else is on the GPUs, and at the start whether anyone, the engine included, is."""
