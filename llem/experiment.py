@@ -315,6 +315,7 @@ class Experiment:
             self._meter = self._wanted_meter
 
     def _close_meter(self) -> None:
+        """Whatever goes wrong with that takes no result along, nor hides what went wrong before."""
         if self._meter is not None:
             with contextlib.suppress(Exception):
                 self._meter.close()
@@ -350,7 +351,7 @@ class Experiment:
         if self._meter is None:
             self._begin = Edge(time_s=self._clock.monotonic(), counters_j=())
         else:
-            self._begin = measure.checked_mark(self._meter, self._devices)
+            self._begin = measure.checked_mark(self._meter, self._devices, self._clock)
         self._start_s = self._begin.time_s
 
     def _end_edge(self) -> Edge:
@@ -359,12 +360,14 @@ class Experiment:
         now_s = self._clock.monotonic()
         with self._sparing_requests():
             if self._meter is not None:
-                end = measure.checked_mark(self._meter, self._devices)
-                if end.time_s >= self._begin.time_s:
+                end = measure.checked_mark(self._meter, self._devices, self._clock)
+                if end.time_s > self._begin.time_s:
                     return end
-                back_s = self._begin.time_s - end.time_s
-                raise MeterError(f"the time of the meter {self._meter.name} ran back {back_s:g} s")
-        return Edge(time_s=now_s, counters_j=())
+                raise MeterError(
+                    f"the time of the meter {self._meter.name} stood still or ran back, from "
+                    f"{self._begin.time_s!r} to {end.time_s!r}"
+                )
+        return Edge(time_s=max(now_s, self._begin.time_s), counters_j=())
 
     @contextlib.contextmanager
     def _sparing_requests(self) -> Iterator[None]:
@@ -372,9 +375,10 @@ class Experiment:
         try:
             yield
         except MeterError as error:
-            self._not_measured = (str(error),)
+            self._not_measured = (measure.plain_text(error),)
         except Exception as error:  # noqa: BLE001  # a meter may be anyone's
-            self._not_measured = (f"the meter failed: {type(error).__name__}: {error}",)
+            said = measure.plain_text(error)
+            self._not_measured = (f"the meter failed: {type(error).__name__}: {said}",)
 
     def _finish_work(self) -> None:
         """
@@ -409,7 +413,7 @@ class Experiment:
         self._made = self._aggregate(self._process(end, evidence), evidence), timeseries
 
     def _evidence(self, meter: EnergyMeter, end: Edge) -> "tuple[Evidence, pa.Table | None]":
-        samples = meter.stop()
+        samples = measure.checked_samples(meter, self._devices)
         evidence = measure.gather_evidence(
             self._devices,
             samples,

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,9 @@ CONFIG = ExperimentConfig(model="mine", backend="theirs", baseline=NO_BASELINE)
 NAN = float("nan")
 PERIOD_S = 0.25
 """A power of two, so that times and energies are exact."""
+
+MOMENT_S = 2.0**-30
+"""Half of the time that a step of power takes: no two samples are of one time."""
 
 
 class FakeClock(Clock):
@@ -101,9 +105,12 @@ def meter(
     for steps in devices:
         times, watts, begin = [], [], 0.0
         for seconds, power in steps:
-            ticks = int(seconds / PERIOD_S) + 1
-            times += [begin + PERIOD_S * tick for tick in range(ticks)]
-            watts += [power] * ticks
+            ticks = [begin + PERIOD_S * tick for tick in range(int(seconds / PERIOD_S) + 1)]
+            if times:
+                times[-1] -= MOMENT_S
+                ticks[0] += MOMENT_S
+            times += ticks
+            watts += [power] * len(ticks)
             begin += seconds
         columns.append(watts)
     return Meter(
@@ -181,7 +188,7 @@ def test_a_window_inside_the_recording(clock) -> None:
 
     result = run_for(clock, 16.0, meter=recorded).result
 
-    assert result.total_energy_j == 200 * 16
+    assert result.total_energy_j == pytest.approx(200 * 16)
 
 
 def test_the_counter_is_the_figure_where_there_is_one(clock) -> None:
@@ -254,9 +261,9 @@ def test_the_idle_share_is_taken_off(clock) -> None:
 
     result = run_for(clock, 32.0, config, meter=meter(clock, [(16, 50.0), (32, 200.0)])).result
 
-    assert result.total_energy_j == 200 * 32
-    assert result.baseline_power_w == 50
-    assert result.energy_adjusted_j == 150 * 32
+    assert result.total_energy_j == pytest.approx(200 * 32)
+    assert result.baseline_power_w == pytest.approx(50)
+    assert result.energy_adjusted_j == pytest.approx(150 * 32)
     assert result.energy_breakdown.baseline_method is BaselineMethod.FRESH
     assert result.energy_breakdown.baseline_timestamp == before
     assert result.start_time == before + timedelta(seconds=16)
@@ -269,7 +276,7 @@ def test_a_busier_baseline_gives_a_negative_rest(clock) -> None:
 
     result = run_for(clock, 32.0, config, meter=meter(clock, [(16, 200.0), (32, 150.0)])).result
 
-    assert result.energy_adjusted_j == -50 * 32
+    assert result.energy_adjusted_j == pytest.approx(-50 * 32)
     assert "negative_adjusted_energy" in codes(result)
 
 
@@ -320,8 +327,8 @@ def test_an_earlier_idle_power_is_taken_where_that_is_wanted(clock, tmp_path: Pa
     assert breakdown.baseline_method is BaselineMethod.CACHED
     assert breakdown.baseline_timestamp == fresh.energy_breakdown.baseline_timestamp == before
     assert breakdown.baseline_cache_age_sec == 16 + 32 + 20
-    assert result.baseline_power_w == 50
-    assert result.energy_adjusted_j == 150 * 32
+    assert result.baseline_power_w == pytest.approx(50)
+    assert result.energy_adjusted_j == pytest.approx(150 * 32)
     # Nothing was waited for.
     assert result.start_time == began
     assert "no_baseline" not in codes(result)
@@ -339,9 +346,9 @@ def test_an_idle_power_that_is_too_old_is_measured_anew(
     third = idle_then_busy(clock, tmp_path, 50.0, idle_w=70.0)
 
     assert second.energy_breakdown.baseline_method is BaselineMethod.FRESH
-    assert second.baseline_power_w == 60
+    assert second.baseline_power_w == pytest.approx(60)
     assert third.energy_breakdown.baseline_method is BaselineMethod.CACHED
-    assert third.baseline_power_w == 60
+    assert third.baseline_power_w == pytest.approx(60)
 
 
 def test_measuring_idle_power_is_the_default(clock, tmp_path: Path, monkeypatch) -> None:
@@ -350,7 +357,7 @@ def test_measuring_idle_power_is_the_default(clock, tmp_path: Path, monkeypatch)
     for idle_w in (50.0, 60.0):
         recorded = meter(clock, [(16, idle_w), (32, 200.0)])
         result = run_for(clock, 32.0, IDLE_16_S, meter=recorded).result
-        assert result.baseline_power_w == idle_w
+        assert result.baseline_power_w == pytest.approx(idle_w)
 
     assert len([*tmp_path.glob("llem/baselines/*.json")]) == 1
 
@@ -372,8 +379,8 @@ def test_energy_is_split_at_the_first_token(clock) -> None:
             run.record(input_tokens=8, output_tokens=2, latency_s=12.0, ttft_s=4.0)
             clock.sleep(2.0)
 
-    assert phases(run.result) == {"prefill": 2400.0, "decode": 1600.0, "other": 80.0}
-    assert run.result.total_energy_j == 2400 + 1600 + 80
+    assert phases(run.result) == pytest.approx({"prefill": 2400.0, "decode": 1600.0, "other": 80.0})
+    assert run.result.total_energy_j == pytest.approx(2400 + 1600 + 80)
     prefill, decode, other = run.result.energy_breakdown.phases
     assert (prefill.duration_s, decode.duration_s, other.duration_s) == (8, 16, 4)
     assert (prefill.spans, decode.spans) == (2, 2)
@@ -390,7 +397,7 @@ def test_a_request_may_be_recorded_after_its_end(clock) -> None:
         clock.sleep(16.0)
         run.record(input_tokens=8, output_tokens=2, latency_s=12.0, ttft_s=4.0, ended_s=ended_s)
 
-    assert phases(run.result) == {"prefill": 1200.0, "decode": 800.0, "other": 320.0}
+    assert phases(run.result) == pytest.approx({"prefill": 1200.0, "decode": 800.0, "other": 320.0})
 
 
 @settings(max_examples=25)
@@ -456,7 +463,7 @@ def test_phases_of_a_window_are_within_it(clock) -> None:
             run.record(input_tokens=8, output_tokens=2, latency_s=8.0, ttft_s=4.0)
         clock.sleep(4.0)
 
-    assert phases(run.result) == {"prefill": 600.0, "decode": 400.0, "other": 0.0}
+    assert phases(run.result) == pytest.approx({"prefill": 600.0, "decode": 400.0, "other": 0.0})
 
 
 # Window
@@ -480,7 +487,7 @@ def test_a_window_is_all_that_is_measured(clock) -> None:
     result = run.result
     assert result.measurement_methodology == "windowed"
     assert result.steady_state_window == (16.0, 32.0)
-    assert result.total_energy_j == 200 * 16
+    assert result.total_energy_j == pytest.approx(200 * 16)
     assert result.total_tokens == 10
     assert result.total_flops is None
     assert result.total_inference_time_sec == 16
@@ -488,8 +495,7 @@ def test_a_window_is_all_that_is_measured(clock) -> None:
     assert result.warmup_excluded_samples == 3
     assert result.start_time == began
     assert result.end_time == began + timedelta(seconds=32)
-    # Where the power steps there are two samples.
-    assert result.devices[0].sample_count == 4 * 16 + 3
+    assert result.devices[0].sample_count == 4 * 16 + 1
     assert [rows(run)[0]["timestamp_s"], rows(run)[-1]["timestamp_s"]] == [0, 48]
 
 
@@ -629,11 +635,11 @@ def test_the_time_series_counts_from_the_start(clock) -> None:
     """0 is start_time; the baseline's samples are not in it."""
     config = attrs.evolve(CONFIG, baseline=BaselineConfig(duration_seconds=16.0))
 
-    run = run_for(clock, 4.0, config, meter=meter(clock, [(16, 50.0), (4, 200.0), (4, 80.0)]))
+    run = run_for(clock, 4.0, config, meter=meter(clock, [(16, 50.0), (8, 200.0)]))
 
-    times = [row["timestamp_s"] for row in rows(run)]
-    assert times == [PERIOD_S * tick for tick in range(17)]
-    assert {row["gpu_power_w"] for row in rows(run)} == {200}
+    before, *inside = [(row["timestamp_s"], row["gpu_power_w"]) for row in rows(run)]
+    assert before == (-MOMENT_S, 50)
+    assert inside == [(PERIOD_S * tick or MOMENT_S, 200) for tick in range(17)]
 
 
 def test_the_window_is_the_run_although_the_wall_clock_jumps(clock) -> None:
@@ -925,10 +931,10 @@ def test_idle_power_that_others_shared_is_not_kept(clock, tmp_path: Path, gpu_pr
     shared = idle_then_busy(clock, tmp_path, 3600.0, idle_w=90.0)
     again = idle_then_busy(clock, tmp_path, 3600.0, idle_w=70.0)
 
-    assert (alone.baseline_power_w, shared.baseline_power_w) == (50, 90)
+    assert (alone.baseline_power_w, shared.baseline_power_w) == pytest.approx((50, 90))
     assert shared.energy_breakdown.baseline_method is BaselineMethod.FRESH
     assert again.energy_breakdown.baseline_method is BaselineMethod.CACHED
-    assert again.baseline_power_w == 50
+    assert again.baseline_power_w == pytest.approx(50)
 
 
 def test_idle_power_that_cannot_be_kept_is_a_warning(clock, tmp_path: Path) -> None:
@@ -937,7 +943,7 @@ def test_idle_power_that_cannot_be_kept_is_a_warning(clock, tmp_path: Path) -> N
 
     result = idle_then_busy(clock, tmp_path / "file", 0.0)
 
-    assert result.baseline_power_w == 50
+    assert result.baseline_power_w == pytest.approx(50)
     assert "baseline_not_cached" in codes(result)
 
 
@@ -1232,16 +1238,254 @@ def test_an_edge_with_other_counters_than_devices_is_refused_at_the_start(
     assert recorded.closed == 1
 
 
-@pytest.mark.parametrize("time_s", [NAN, math.inf, "64"])
-def test_an_edge_at_no_time_is_refused_at_the_start(clock, time_s: Any) -> None:
+WRONG_TIMES = [NAN, math.inf, "64", [64.0], -1.0, 1e300, 10**400, 1.8e9, 66.2, 65.8]
+"""What cannot be the time of an edge at 66 s."""
+
+
+@pytest.mark.parametrize("time_s", WRONG_TIMES)
+@pytest.mark.parametrize("config", [CONFIG, IDLE_16_S])
+def test_an_edge_at_another_time_is_refused_at_the_start(
+    clock, time_s: Any, config: ExperimentConfig
+) -> None:
     """No window could begin there."""
+    clock.sleep(2.0)
     recorded = meter(clock, [(64, 200.0)])
     recorded.mark = edge_of(clock, None, time_s=time_s)
 
-    with pytest.raises(MeterError, match=rf"replay gave {time_s!r} as the time.*time\.monotonic"):
-        run_for(clock, 1.0, meter=recorded)
+    with pytest.raises(
+        MeterError, match=r"replay gave .* as the time of an edge at 66\.000: .*time\.monotonic"
+    ):
+        run_for(clock, 1.0, config, meter=recorded)
 
     assert recorded.closed == 1
+
+
+WRONG_EDGES = [
+    *[Edge(time_s=time_s, counters_j=(1.0,)) for time_s in [*WRONG_TIMES, 64.0]],
+    Edge(time_s=66.0, counters_j=("1",)),
+    Edge(time_s=66.0, counters_j=(np.ones(1),)),
+    Edge(time_s=66.0, counters_j=None),
+    *[Edge(time_s=66.0, counters_j=(1.0,), spread_s=spread_s) for spread_s in (-1.0, NAN, "0")],
+    None,
+    (66.0, (1.0,)),
+]
+"""No edge of one device at 66 s, of a window that began at 64 s."""
+
+
+@pytest.mark.parametrize("edge", WRONG_EDGES, ids=repr)
+@pytest.mark.parametrize("where", ["block", "window"])
+def test_a_wrong_edge_at_the_end_takes_nothing_with_it(clock, edge: Any, where: str) -> None:
+    """The requests are kept, by the run's own clock, and the meter is named."""
+    recorded = meter(clock, [(32, 200.0)], counters=lambda t: (200 * t,))
+
+    with (
+        Experiment(CONFIG, clock=clock, meter=recorded) as run,
+        run.window() if where == "window" else contextlib.nullcontext(),
+    ):
+        clock.sleep(2.0)
+        run.record(input_tokens=3, output_tokens=4, latency_s=1.0)
+        recorded.mark = lambda: edge
+
+    assert (run.result.total_tokens, run.result.total_inference_time_sec) == (7, 2)
+    assert run.result.end_time == run.result.start_time + timedelta(seconds=2)
+    assert run.result.total_energy_j is None
+    assert re.match(
+        "energy_not_measured: the (time of the )?meter replay", run.result.measurement_warnings[0]
+    )
+
+
+@pytest.mark.parametrize("edge", [None, (64.0, (1.0,))])
+def test_no_edge_is_refused_at_the_start(clock, edge: Any) -> None:
+    """As an error of ours that names the meter."""
+    recorded = meter(clock, [(32, 200.0)])
+    recorded.mark = lambda: edge
+
+    with pytest.raises(MeterError, match="the meter replay gave no edge: AttributeError"):
+        run_for(clock, 1.0, meter=recorded)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64, Fraction, int])
+def test_an_edge_of_any_numbers(clock, kind: Callable[[float], Any]) -> None:
+    """They count as the floats that they are."""
+    recorded = meter(clock, [(32, 200.0)])
+    recorded.mark = lambda: Edge(
+        time_s=kind(clock.monotonic()),
+        counters_j=(kind(200 * clock.monotonic()),),
+        spread_s=kind(0),
+    )
+
+    result = run_for(clock, 32.0, meter=recorded).result
+
+    assert result.total_energy_j == 200 * 32
+    assert result.total_inference_time_sec == 32
+
+
+def test_a_counter_too_great_for_a_float_is_not_known(clock) -> None:
+    """The integral is the figure then."""
+    recorded = meter(clock, [(32, 200.0)], counters=lambda _: (10**400,))
+
+    (device,) = run_for(clock, 32.0, meter=recorded).result.devices
+
+    assert (device.counter_j, device.energy_j) == (None, 200 * 32)
+
+
+def test_a_meter_that_runs_ahead_and_fails_takes_nothing_with_it(clock) -> None:
+    """The window does not end before it begins."""
+    recorded = meter(clock, [(32, 200.0)])
+    recorded.mark = lambda: Edge(time_s=clock.monotonic() + 0.09375, counters_j=(None,))
+
+    with Experiment(CONFIG, clock=clock, meter=recorded) as run:
+        clock.sleep(0.0625)
+        run.record(input_tokens=3, output_tokens=4, latency_s=0.0625)
+        recorded.mark = lambda: None
+
+    assert run.result.total_tokens == 7
+    assert run.result.total_energy_j is None
+
+
+def resampled(recorded: Meter, **changes: Any) -> Callable[[], Samples]:
+    """What *recorded* sampled, changed. A function changes what was there."""
+
+    def stop() -> Samples:
+        samples = Meter.stop(recorded)
+        return attrs.evolve(
+            samples,
+            **{
+                name: change(getattr(samples, name)) if callable(change) else change
+                for name, change in changes.items()
+            },
+        )
+
+    return stop
+
+
+WRONG_SAMPLES = [
+    {"times_s": lambda times: times[::-1]},
+    {"times_s": lambda times: np.roll(times, 3)},
+    {"times_s": lambda times: np.maximum(times, times[1])},
+    {"times_s": lambda times: np.where(times == times[3], NAN, times)},
+    {"times_s": lambda times: np.append(times[:-1], math.inf)},
+    {"times_s": lambda times: np.append(-math.inf, times[1:])},
+    {"times_s": lambda times: np.full_like(times, NAN)},
+    {"stride": 0},
+    {"stride": -1},
+    {"stride": 1.5},
+    {"stride": None},
+    {name: lambda column: np.tile(column, 2) for name in ("power_w", "temperature_c")},
+]
+"""Each is one thing that no meter of one device samples."""
+
+
+@pytest.mark.parametrize("changes", WRONG_SAMPLES)
+def test_samples_that_cannot_be_take_nothing_with_them(clock, changes: dict[str, Any]) -> None:
+    """The requests are kept, and neither an energy nor a time series is made of them."""
+    recorded = meter(clock, [(32, 200.0)], counters=lambda t: (200 * t,))
+    recorded.stop = resampled(recorded, **changes)
+
+    run = run_for(clock, 32.0, meter=recorded)
+
+    assert run.result.total_tokens == 10
+    assert run.result.total_energy_j is None
+    assert run.timeseries is None
+    assert run.result.measurement_warnings[0].startswith("energy_not_measured: the meter replay ")
+
+
+@pytest.mark.parametrize("changes", WRONG_SAMPLES)
+def test_samples_that_cannot_be_are_refused_at_the_start(clock, changes: dict[str, Any]) -> None:
+    """Where idle power is measured: the meter is named, and let go."""
+    recorded = meter(clock, [(32, 200.0)])
+    recorded.stop = resampled(recorded, **changes)
+
+    with pytest.raises(MeterError, match="the meter replay "):
+        run_for(clock, 1.0, IDLE_16_S, meter=recorded)
+
+    assert recorded.closed == 1
+
+
+@pytest.mark.parametrize("samples", [None, ((), ()), {}])
+def test_no_samples_take_nothing_with_them(clock, samples: Any) -> None:
+    """As with those that cannot be."""
+    recorded = meter(clock, [(32, 200.0)], counters=lambda t: (200 * t,))
+    recorded.stop = lambda: samples
+
+    result = run_for(clock, 32.0, meter=recorded).result
+
+    assert result.total_energy_j is None
+    assert "the meter replay gave" in result.measurement_warnings[0]
+
+
+def test_a_counter_alone_is_enough(clock) -> None:
+    """No ticks need columns for no device."""
+    recorded = meter(clock, [(32, 200.0)], counters=lambda t: (200 * t,))
+    recorded.stop = lambda: Samples(counter_j=(), reading_age_s=(), memory_mb=())
+
+    run = run_for(clock, 32.0, meter=recorded)
+
+    assert run.result.total_energy_j == 200 * 32
+    assert run.timeseries is None
+
+
+@pytest.mark.parametrize(
+    ("notes", "told"),
+    [
+        ("oops", ["oops"]),
+        (b"oops", ["b'oops'"]),
+        ((1, None), ["1", "None"]),
+        (["a", "b"], ["a", "b"]),
+        (KeyError("lost"), ["'lost'"]),
+        (("\ud800",), ["?"]),
+        (None, []),
+    ],
+)
+def test_notes_of_any_kind_are_warnings(clock, notes: Any, told: list[str]) -> None:
+    """A text is one note, and what is no text is told as one."""
+    recorded = meter(clock, [(32, 200.0)])
+    recorded.stop = resampled(recorded, notes=notes)
+
+    result = run_for(clock, 32.0, meter=recorded).result
+
+    assert result.total_energy_j == 200 * 32
+    said = [w for w in result.measurement_warnings if w.startswith("sampler_degraded")]
+    assert len(said) == len(told)
+    assert all(note in warning for note, warning in zip(told, said, strict=True))
+
+
+def test_a_reason_of_any_characters(clock) -> None:
+    """A record holds characters alone, and is not given up for others."""
+    recorded = meter(clock, [(32, 200.0)])
+
+    def fail() -> Any:
+        raise OSError("no file \udcff")
+
+    recorded.stop = fail
+
+    result = run_for(clock, 32.0, meter=recorded).result
+
+    assert "OSError: no file ?" in result.measurement_warnings[0]
+
+
+def broken(*_: object) -> Any:
+    raise RuntimeError("it does not close")
+
+
+def test_a_meter_that_does_not_close_takes_nothing_with_it(clock) -> None:
+    """The result is there already."""
+    recorded = meter(clock, [(32, 200.0)])
+    recorded.close = broken
+
+    assert run_for(clock, 32.0, meter=recorded).result.total_energy_j == 200 * 32
+
+
+def test_a_meter_that_does_not_close_hides_nothing(clock) -> None:
+    """What went wrong before is what is raised."""
+    recorded = meter(clock, [(32, 200.0)])
+    recorded.close = broken
+
+    with pytest.raises(ZeroDivisionError), Experiment(CONFIG, clock=clock, meter=recorded):
+        raise ZeroDivisionError
+
+    with pytest.raises(MeterError, match="samples already"):
+        run_for(clock, 1.0, meter=recorded)
 
 
 @pytest.mark.parametrize("config", [CONFIG, IDLE_16_S])

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llem.measure.annotations import Timing, annotate, request_spans, timings
     from llem.measure.baseline import BaselineCache, IdlePower, default_cache_folder, idle_power
-    from llem.measure.checked import checked_devices, checked_mark
+    from llem.measure.checked import (
+        checked_devices,
+        checked_mark,
+        checked_samples,
+        plain_text,
+    )
     from llem.measure.choose import open_meter
     from llem.measure.clock import SystemClock
     from llem.measure.environment import Capability, capabilities, snapshot
@@ -30,7 +35,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "llem.measure.annotations": ["Timing", "annotate", "request_spans", "timings"],
     "llem.measure.baseline": ["BaselineCache", "IdlePower", "default_cache_folder", "idle_power"],
-    "llem.measure.checked": ["checked_devices", "checked_mark"],
+    "llem.measure.checked": [
+        "checked_devices",
+        "checked_mark",
+        "checked_samples",
+        "plain_text",
+    ],
     "llem.measure.choose": ["open_meter"],
     "llem.measure.clock": ["SystemClock"],
     "llem.measure.environment": ["Capability", "capabilities", "snapshot"],
@@ -62,6 +72,7 @@ __all__ = [
     "capabilities",
     "checked_devices",
     "checked_mark",
+    "checked_samples",
     "context_held",
     "default_cache_folder",
     "derive_measurement_methodology",
@@ -75,6 +86,7 @@ __all__ = [
     "open_meter",
     "own_processes",
     "phase_energies",
+    "plain_text",
     "request_spans",
     "snapshot",
     "throttle_info",

@@ -18,7 +18,7 @@ import orjson
 
 from llem.domain.energy import BaselineMethod
 from llem.domain.fields import Record, quantity
-from llem.measure.checked import checked_devices, checked_mark
+from llem.measure.checked import checked_devices, checked_mark, checked_samples
 from llem.measure.integrate import MAX_POWER_W, device_energies, mean_power_w
 from llem.protocols import Clock, EnergyMeter
 
@@ -158,11 +158,14 @@ def measure_baseline(
     devices, timestamp = checked_devices(meter), clock.now()
     meter.start()
     try:
-        begin = checked_mark(meter, devices)
+        begin = checked_mark(meter, devices, clock)
         clock.sleep(duration_s)
-        end = checked_mark(meter, devices)
-    finally:
-        samples = meter.stop()
+        end = checked_mark(meter, devices, clock)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            meter.stop()
+        raise
+    samples = checked_samples(meter, devices)
     energies = device_energies(devices, samples, begin, end)
     passed_s = end.time_s - begin.time_s
     return Baseline(

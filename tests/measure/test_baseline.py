@@ -89,6 +89,27 @@ def test_a_meter_with_other_counters_than_devices(clock, counters_j: tuple[None,
         meter.stop()
 
 
+@pytest.mark.parametrize("times_s", [np.arange(120)[::-1], np.zeros(120)])
+def test_samples_whose_times_do_not_rise(clock, times_s: np.ndarray) -> None:
+    """No power is made of them."""
+    meter = idle(clock, 50)
+    samples = attrs.evolve(meter._samples, times_s=clock.monotonic() + times_s)
+    meter.stop = lambda: samples
+
+    with pytest.raises(MeterError, match="meter replay gave times of samples that do not rise"):
+        measure_baseline(meter, 10, clock)
+
+
+def test_what_fails_first_is_what_is_told(clock) -> None:
+    """Not that the meter then does not stop either."""
+    meter = idle(clock, 50)
+    meter.mark = lambda: None
+    meter.stop = lambda: 1 / 0
+
+    with pytest.raises(MeterError, match="meter replay gave no edge"):
+        measure_baseline(meter, 10, clock)
+
+
 def test_nothing_in_no_time(clock) -> None:
     """A window without length has no mean."""
     assert measure_baseline(idle(clock, 50), 0, clock).power_w == (None,)
