@@ -32,9 +32,18 @@ from llem.domain.environment import CUDAEnvironment
 from llem.domain.fields import descriptions
 from llem.domain.latency import LatencyStatistics, WarmupResult
 from llem.domain.result import ExperimentResult
-from llem.report.figures import count, figure, number, share, with_unit
+from llem.report.figures import (
+    count,
+    figure,
+    number,
+    number_to_bound,
+    plus_minus,
+    share,
+    to_bound,
+    with_unit,
+)
 from llem.report.summary import Line, details, evidence, headline
-from llem.report.table import COLUMNS, to_csv, to_row
+from llem.report.table import COLUMNS, error_bound_per_token_j, to_csv, to_row
 from llem.testing import results, small_result
 
 # Figures
@@ -72,6 +81,57 @@ def test_with_unit_needs_no_unit() -> None:
     """And leaves no blank behind."""
     assert with_unit(2.0, "") == "2"
     assert with_unit(2000.0, "") == "2 k"
+
+
+@pytest.mark.parametrize(
+    ("value", "bound", "text"),
+    [
+        (5400.0, 70.04, "5.400 kJ ± 0.070 kJ"),
+        (5400.0, 9.96, "5.400 kJ ± 0.010 kJ"),
+        (999.96, 0.5, "999.96 J ± 0.50 J"),
+        (999.99, 25.0, "1000 J ± 25 J"),
+        (123.4, 250.4, "123 J ± 250 J"),
+        (0.000356, 0.000002, "356.0 µJ ± 2.0 µJ"),
+        (-0.3304, 70.04, "0 J ± 70 J"),
+        (-749.0, 140.0, "-749 J ± 140 J"),
+        (0.0, 0.5, "0 mJ ± 500 mJ"),
+        (1234.5, 0.0, "1.234 kJ ± 0 kJ"),
+        (0.0, 0.0, "0 J ± 0 J"),
+        (1234.5, None, "1.234 kJ"),
+        (None, None, "-"),
+        (None, 0.5, "-"),
+    ],
+)
+def test_a_figure_and_its_bound(value: float | None, bound: float | None, text: str) -> None:
+    """Two digits of the bound, both to the last of them but whole at least, in one unit."""
+    assert plus_minus(value, bound, "J") == text
+    assert to_bound(value, bound, "J") == text.partition(" ± ")[0]
+
+
+@given(st.floats(-1e15, 1e15), st.floats(1e-6, 1e15))
+def test_a_bound_is_of_two_digits_at_least(value: float, bound: float) -> None:
+    """And neither it nor the figure is further off than rounding to that takes it."""
+    figure, within = (float(number_to_bound(part, bound)) for part in (value, bound))
+
+    assert within == pytest.approx(bound, rel=0.051)
+    assert abs(figure - value) <= max(0.051 * bound, 1e-15 * abs(value))
+
+
+@pytest.mark.parametrize(
+    ("value", "bound", "text"),
+    [
+        (6.0049, 0.351, "6.00"),
+        (6.0049, 25.1, "6"),
+        (6.0049, 0.0, "6.005"),
+        (6.0049, None, "6.005"),
+        (1.0, 5e-324, "1.000000000000"),
+        (6.0049, math.inf, "6.005"),
+        (None, 0.351, "-"),
+    ],
+)
+def test_a_number_to_its_bound(value: float | None, bound: float | None, text: str) -> None:
+    """Without a prefix; as any number where the bound is 0, or there is none."""
+    assert number_to_bound(value, bound) == text
 
 
 @pytest.mark.parametrize(
@@ -208,8 +268,11 @@ def test_headline_of_a_measured_result() -> None:
     """In this order, with units."""
     assert headline(FULL) == [
         Line("model", "gpt2 on pytorch"),
-        Line("energy", "1.234 kJ ± 24.5 J (234.5 J without the idle share)"),
-        Line("energy per token", "4.115 J (12.35 J per output token)"),
+        Line(
+            "energy",
+            "1.234 kJ ± 0.025 kJ (234 J ± 24 J without the idle share, taken as exact)",
+        ),
+        Line("energy per token", "4.115 J ± 0.082 J (12.35 J ± 0.24 J per output token)"),
         Line("throughput", "4.898 tokens/s, in and out"),
         Line("tokens", "300 (200 in, 100 out)"),
         Line("time", "61.25 s"),
@@ -239,9 +302,9 @@ def test_headline_of_an_energy_of_nothing() -> None:
 @pytest.mark.parametrize(
     ("bounds", "text"),
     [
-        ([24.5], "1.234 kJ ± 24.5 J"),
-        ([24.5, 0.75], "1.234 kJ ± 25.25 J"),
-        ([0.0], "1.234 kJ ± 0 J"),
+        ([24.5], "1.234 kJ ± 0.025 kJ"),
+        ([24.5, 2.75], "1.234 kJ ± 0.027 kJ"),
+        ([0.0], "1.234 kJ ± 0 kJ"),
         ([24.5, None], "1.234 kJ"),
         ([None, None], "1.234 kJ"),
         ([], "1.234 kJ"),
@@ -256,6 +319,16 @@ def test_a_total_has_a_bound_where_every_device_has_one(
     )
 
     assert said(headline(small_result(devices=devices)))["energy"] == text
+
+
+def test_a_figure_of_a_token_has_a_bound_where_the_total_has_one() -> None:
+    """The total's, shared out over the tokens that the figure is of."""
+    unbounded = attrs.evolve(FULL, devices=())
+
+    assert said(headline(unbounded))["energy per token"] == "4.115 J (12.35 J per output token)"
+    assert error_bound_per_token_j(FULL, FULL.output_tokens) == 0.245
+    assert error_bound_per_token_j(FULL, 0) is None
+    assert error_bound_per_token_j(FULL, None) is None
 
 
 def test_headline_without_a_name() -> None:
@@ -288,7 +361,7 @@ def test_details_of_a_measured_result() -> None:
         "peak memory": "512.5 MiB",
         "throttling": "-",
         "processes": "1 (single_process)",
-        "device 0": "H100 (GPU-a): 1.234 kJ ± 24.5 J by nvml_total_energy, counter 1.234 kJ, "
+        "device 0": "H100 (GPU-a): 1.234 kJ ± 0.025 kJ by nvml_total_energy, counter 1.234 kJ, "
         "integral 1.24 kJ, 1,210 samples (99% of those asked for), longest gap 61 ms",
         "time series": "none kept",
         "accuracy": "As the counter has it.",
@@ -477,9 +550,9 @@ def test_phases_with_a_figure() -> None:
     other = PhaseEnergy(phase=Phase.OTHER, energy_j=0.5, error_bound_j=49.0, duration_s=0.25)
 
     assert phases_of(PREFILL, decode, other) == {
-        "prefill": "1.234 kJ ± 24.5 J in 12.5 s, in 1,200 pieces",
-        "decode": "1.234 kJ ± 24.5 J in 12.5 s, in one piece",
-        "between requests": "500 mJ ± 49 J in 250 ms",
+        "prefill": "1.234 kJ ± 0.025 kJ in 12.5 s, in 1,200 pieces",
+        "decode": "1.234 kJ ± 0.025 kJ in 12.5 s, in one piece",
+        "between requests": "0 J ± 49 J in 250 ms",
     }
     bare = attrs.evolve(PREFILL, error_bound_j=None, spans=0)
     assert phases_of(bare) == {"prefill": "1.234 kJ in 12.5 s"}

@@ -2,8 +2,8 @@
 
 from llem.cli.output import DEFAULT_ROOT, AsJson, Root, print_json, print_table, readable
 from llem.domain.result import ExperimentResult
-from llem.report.figures import number, share, with_unit
-from llem.report.table import error_bound_j, to_row
+from llem.report.figures import number, number_to_bound, share, to_bound
+from llem.report.table import error_bound_j, error_bound_per_token_j, to_row
 
 HEADER = ("key", "energy", "±", "J/token", "tokens/s", "TTFT p50", "warned")
 
@@ -26,9 +26,11 @@ def _row(key: str, result: ExperimentResult) -> tuple[str, ...]:
     ttft = result.latency_stats.ttft_median_ms if result.latency_stats else None
     return (
         key,
-        with_unit(result.total_energy_j, "J"),
+        to_bound(result.total_energy_j, error_bound_j(result), "J"),
         share(_error(result)),
-        number(result.avg_energy_per_token_j),
+        number_to_bound(
+            result.avg_energy_per_token_j, error_bound_per_token_j(result, result.total_tokens)
+        ),
         number(result.avg_tokens_per_second),
         number(ttft, "ms"),
         str(len(result.measurement_warnings)),

@@ -1,8 +1,13 @@
 """Figures as people read them: three to four digits, a unit, and a dash for what is not known."""
 
+import math
+
 MISSING = "-"
 
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
+
+_MOST_PLACES = 12
+"""Digits after the point that no sensor tells apart."""
 
 
 def printable(text: str) -> str:
@@ -40,10 +45,45 @@ def with_unit(value: float | None, unit: str) -> str:
     """
     if value is None:
         return MISSING
-    size, prefix = next(
-        ((size, prefix) for size, prefix in _PREFIXES if abs(value) >= size), (1.0, "")
-    )
+    size, prefix = _prefix(value)
     return f"{value / size:.4g} {prefix}{unit}".rstrip()
+
+
+def plus_minus(value: float | None, bound: float | None, unit: str) -> str:
+    """
+    *value* and the *bound* on its error, in one unit and to the same digit.
+
+    >>> plus_minus(5400.0, 70.04, "J")
+    '5.400 kJ ± 0.070 kJ'
+    """
+    if value is None or bound is None:
+        return with_unit(value, unit)
+    return f"{to_bound(value, bound, unit)} ± {_scaled(bound, value, bound, unit)}"
+
+
+def to_bound(value: float | None, bound: float | None, unit: str) -> str:
+    """
+    *value* as `plus_minus` has it, without its *bound*.
+
+    >>> to_bound(602.7, 24.71, "J")
+    '603 J'
+    """
+    if value is None or bound is None:
+        return with_unit(value, unit)
+    return _scaled(value, value, bound, unit)
+
+
+def number_to_bound(value: float | None, bound: float | None) -> str:
+    """
+    *value* without a prefix, to the second digit of its *bound*, but no less than whole.
+
+    >>> number_to_bound(6.0049, 0.351)
+    '6.00'
+    """
+    if value is None or not bound or not math.isfinite(bound):
+        return number(value)
+    exponent = int(f"{bound:.1e}".partition("e")[2])
+    return f"{value:z.{min(max(1 - exponent, 0), _MOST_PLACES)}f}"
 
 
 def number(value: float | None, unit: str = "") -> str:
@@ -82,3 +122,14 @@ def figure(value: float | None) -> str:
     '1234.568'
     """
     return MISSING if value is None else f"{value:.7g}"
+
+
+def _prefix(value: float) -> tuple[float, str]:
+    found = ((size, prefix) for size, prefix in _PREFIXES if abs(value) >= size)
+    return next(found, (1.0, ""))
+
+
+def _scaled(part: float, value: float, bound: float, unit: str) -> str:
+    """*part* of *value* and *bound*, with the prefix of the larger of the two."""
+    size, prefix = _prefix(max(abs(value), bound))
+    return f"{number_to_bound(part / size, bound / size)} {prefix}{unit}"

@@ -9,8 +9,8 @@ import attrs
 from llem.domain.energy import DeviceEnergy, Phase, PhaseEnergy, ThermalThrottleInfo
 from llem.domain.latency import LatencyStatistics
 from llem.domain.result import ExperimentResult, model_name
-from llem.report.figures import MISSING, count, number, with_unit
-from llem.report.table import error_bound_j
+from llem.report.figures import MISSING, count, number, plus_minus, with_unit
+from llem.report.table import error_bound_j, error_bound_per_token_j
 
 
 @attrs.frozen
@@ -66,10 +66,8 @@ def details(result: ExperimentResult) -> list[Line]:
 
 def evidence(device: DeviceEnergy) -> str:
     """What the energy of *device* rests on."""
-    text = f"{device.name} ({device.uuid}): {with_unit(device.energy_j, 'J')}"
-    if device.error_bound_j is not None:
-        text += f" ± {with_unit(device.error_bound_j, 'J')}"
-    text += f" by {device.sensor.value}"
+    energy = plus_minus(device.energy_j, device.error_bound_j, "J")
+    text = f"{device.name} ({device.uuid}): {energy} by {device.sensor.value}"
     if device.counter_j is not None:
         text += f", counter {with_unit(device.counter_j, 'J')}"
     if device.integrated_j is not None:
@@ -85,14 +83,15 @@ def evidence(device: DeviceEnergy) -> str:
 
 
 def _energy(result: ExperimentResult) -> str:
+    """The total, and what is left without the idle share: its bound leaves out the idle power's."""
     if result.total_energy_j is None:
         return "not measured, see the warnings"
-    text = with_unit(result.total_energy_j, "J")
     bound_j = error_bound_j(result)
-    if bound_j is not None:
-        text += f" ± {with_unit(bound_j, 'J')}"
+    text = plus_minus(result.total_energy_j, bound_j, "J")
     if result.energy_adjusted_j is not None:
-        text += f" ({with_unit(result.energy_adjusted_j, 'J')} without the idle share)"
+        exact = "" if bound_j is None else ", taken as exact"
+        adjusted = plus_minus(result.energy_adjusted_j, bound_j, "J")
+        text += f" ({adjusted} without the idle share{exact})"
     return text
 
 
@@ -105,10 +104,7 @@ def _phase(phase: PhaseEnergy) -> Line:
         why = _WHY_NO_PHASE.get(phase.code or "", "not known")
         code = f" ({phase.code})" if phase.code else ""
         return Line(label, f"no figure{code}: {why}; {text}")
-    energy = with_unit(phase.energy_j, "J")
-    if phase.error_bound_j is not None:
-        energy += f" ± {with_unit(phase.error_bound_j, 'J')}"
-    return Line(label, f"{energy} {text}")
+    return Line(label, f"{plus_minus(phase.energy_j, phase.error_bound_j, 'J')} {text}")
 
 
 _WHY_NO_PHASE = {
@@ -119,9 +115,12 @@ _WHY_NO_PHASE = {
 
 
 def _per_token(result: ExperimentResult) -> str:
-    text = with_unit(result.avg_energy_per_token_j, "J")
+    bound_j = error_bound_per_token_j(result, result.total_tokens)
+    text = plus_minus(result.avg_energy_per_token_j, bound_j, "J")
     if result.energy_per_output_token_j is not None:
-        text += f" ({with_unit(result.energy_per_output_token_j, 'J')} per output token)"
+        bound_j = error_bound_per_token_j(result, result.output_tokens)
+        figure = plus_minus(result.energy_per_output_token_j, bound_j, "J")
+        text += f" ({figure} per output token)"
     return text
 
 

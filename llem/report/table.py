@@ -45,6 +45,12 @@ def error_bound_j(result: ExperimentResult) -> float | None:
     return sum(known) if known and len(known) == len(bounds) else None
 
 
+def error_bound_per_token_j(result: ExperimentResult, tokens: int | None) -> float | None:
+    """The bound on the total's error, shared out over *tokens*. Unit: J. None: there is none."""
+    bound_j = error_bound_j(result)
+    return None if bound_j is None or not tokens else bound_j / tokens
+
+
 def _sensors(result: ExperimentResult) -> str | None:
     """Every sensor once, in the order of the devices."""
     return "+".join(dict.fromkeys(device.sensor.value for device in result.devices)) or None

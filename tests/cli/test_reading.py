@@ -59,7 +59,7 @@ def test_list_says_how_far_off_an_energy_may_be(llem, kept):
     header, *rows = [line.split() for line in llem("list").out.splitlines()]
 
     assert header[:3] == ["key", "energy", "±"]
-    assert [row[1:4] for row in rows[:2]] == [["-", "-", "-"], ["602.7", "J", "4.1%"]]
+    assert [row[1:4] for row in rows[:2]] == [["-", "-", "-"], ["603", "J", "4.1%"]]
     assert rows[2][1:4] == ["602.7", "J", "-"]
 
 
