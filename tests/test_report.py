@@ -681,6 +681,14 @@ def test_columns_are_pinned() -> None:
         "sensors",
         "min_coverage",
         "baseline_method",
+        "prefill_energy_j",
+        "prefill_error_bound_j",
+        "decode_energy_j",
+        "decode_error_bound_j",
+        "e2e_latency_median_ms",
+        "e2e_latency_p95_ms",
+        "peak_memory_mb",
+        "throttled",
     ]
 
 
@@ -737,6 +745,14 @@ def test_a_row_holds_the_values() -> None:
         "sensors": "nvml_total_energy",
         "min_coverage": 0.9876,
         "baseline_method": None,
+        "prefill_energy_j": None,
+        "prefill_error_bound_j": None,
+        "decode_energy_j": None,
+        "decode_error_bound_j": None,
+        "e2e_latency_median_ms": 600.0,
+        "e2e_latency_p95_ms": 650.0,
+        "peak_memory_mb": 512.5,
+        "throttled": None,
     }
 
 
@@ -755,6 +771,28 @@ def test_a_row_of_several_devices() -> None:
     assert row["min_coverage"] == 0.5
     assert row["baseline_method"] == "cached"
     assert to_row("k", small_result(devices=(DEVICE, unbounded)))["error_bound_j"] is None
+
+
+def test_a_row_of_phases() -> None:
+    """Energy and bound of each, None for one without a figure."""
+    decode = PhaseEnergy(phase=Phase.DECODE, duration_s=12.5, code="phase_too_short")
+    breakdown = EnergyBreakdown(phases=(PREFILL, decode))
+
+    row = to_row("k", small_result(energy_breakdown=breakdown))
+
+    assert (row["prefill_energy_j"], row["prefill_error_bound_j"]) == (1234.5, 24.5)
+    assert (row["decode_energy_j"], row["decode_error_bound_j"]) == (None, None)
+
+
+@pytest.mark.parametrize("detected", [True, False])
+def test_a_row_of_throttling(detected: bool) -> None:
+    """None seen is False, and not the same as not known."""
+    result = small_result(thermal_throttle=ThermalThrottleInfo(detected=detected))
+
+    (row,) = rows(to_csv([("k", result)]))
+
+    assert to_row("k", result)["throttled"] is detected
+    assert row["throttled"] == str(detected)
 
 
 def test_csv_is_a_header_and_a_line_a_result() -> None:
@@ -793,6 +831,14 @@ def test_what_is_not_known_is_empty() -> None:
         "sensors",
         "min_coverage",
         "baseline_method",
+        "prefill_energy_j",
+        "prefill_error_bound_j",
+        "decode_energy_j",
+        "decode_error_bound_j",
+        "e2e_latency_median_ms",
+        "e2e_latency_p95_ms",
+        "peak_memory_mb",
+        "throttled",
     ):
         assert first[column] == "", column
     assert (first["model"], first["num_devices"]) == ("unnamed", "0")

@@ -21,8 +21,8 @@ def export_verb(
     """
     Write all results as CSV: a header, then one line a result, oldest first.
 
-    Columns keep their order in every version; units stand in their names (s, J, W, ms), and what
-    is not known is empty.
+    Columns keep their order in every version; units stand in their names (s, J, W, ms, and mb for
+    MiB), and what is not known is empty.
 
     Parameters
     ----------

@@ -9,6 +9,7 @@ import io
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from llem.domain.energy import Phase
 from llem.domain.latency import LatencyStatistics
 from llem.domain.result import ExperimentResult, model_name
 from llem.report.figures import unicode_text
@@ -67,6 +68,30 @@ def _baseline_method(result: ExperimentResult) -> str | None:
     return None if method is None else method.value
 
 
+def _phase(phase: Phase, name: str) -> Callable[[ExperimentResult], Any]:
+    def read(result: ExperimentResult) -> Any:
+        phases = result.energy_breakdown.phases if result.energy_breakdown else ()
+        return next((getattr(found, name) for found in phases if found.phase is phase), None)
+
+    return read
+
+
+def _request_latency(name: str) -> Callable[[ExperimentResult], Any]:
+    def read(result: ExperimentResult) -> Any:
+        metrics = result.extended_metrics
+        return None if metrics is None else getattr(metrics.request_latency, name)
+
+    return read
+
+
+def _peak_memory_mb(result: ExperimentResult) -> float | None:
+    return result.extended_metrics.memory.peak_memory_mb if result.extended_metrics else None
+
+
+def _throttled(result: ExperimentResult) -> bool | None:
+    return None if result.thermal_throttle is None else result.thermal_throttle.detected
+
+
 COLUMNS: dict[str, Callable[[ExperimentResult], Any]] = {
     "experiment_id": _field("experiment_id"),
     "measurement_config_hash": _field("measurement_config_hash"),
@@ -107,8 +132,16 @@ COLUMNS: dict[str, Callable[[ExperimentResult], Any]] = {
     "sensors": _sensors,
     "min_coverage": _min_coverage,
     "baseline_method": _baseline_method,
+    "prefill_energy_j": _phase(Phase.PREFILL, "energy_j"),
+    "prefill_error_bound_j": _phase(Phase.PREFILL, "error_bound_j"),
+    "decode_energy_j": _phase(Phase.DECODE, "energy_j"),
+    "decode_error_bound_j": _phase(Phase.DECODE, "error_bound_j"),
+    "e2e_latency_median_ms": _request_latency("e2e_latency_median_ms"),
+    "e2e_latency_p95_ms": _request_latency("e2e_latency_p95_ms"),
+    "peak_memory_mb": _peak_memory_mb,
+    "throttled": _throttled,
 }
-"""What each column of an export holds. Units stand in the names: s, J, W, ms."""
+"""What each column of an export holds. Units stand in the names: s, J, W, ms; mb is MiB."""
 
 
 def to_row(key: str, result: ExperimentResult) -> dict[str, Any]:
