@@ -5,14 +5,16 @@ from llem.domain.result import ExperimentResult
 from llem.report.figures import number, number_to_bound, share, to_bound
 from llem.report.table import error_bound_j, error_bound_per_token_j, to_row
 
-HEADER = ("key", "energy", "±", "J/token", "tokens/s", "TTFT p50", "warned")
+HEADER = ("key", "energy", "±", "J/token", "tokens/s", "TTFT", "warned")
 
 
 def list_verb(*, root: Root = DEFAULT_ROOT, as_json: AsJson = False) -> int:
     """
     List the results that are kept, oldest first.
 
-    What cannot be read is named on stderr, and the exit status is 1.
+    ± is how far off the energy may be, TTFT the median, warned the number of warnings. Where a
+    terminal is too narrow, keys are folded; they are whole in a pipe. What cannot be read is named
+    on stderr, and the exit status is 1.
     """
     found, status = readable(root)
     if as_json:

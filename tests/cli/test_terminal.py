@@ -6,15 +6,17 @@ import re
 import subprocess
 import sys
 
+import attrs
+import pytest
 from sample import sample_result
 
 from llem.store import ResultStore
 
 
-def on_terminal(*words: str) -> str:
-    """What ``llem`` prints on a terminal of 80 columns."""
+def on_terminal(*words: str, columns: int = 80) -> str:
+    """What ``llem`` prints on a terminal of *columns*."""
     primary, secondary = pty.openpty()
-    environment = {**os.environ, "COLUMNS": "80", "TERM": "xterm"}
+    environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm"}
     with subprocess.Popen(
         [sys.executable, "-m", "llem", *words],
         stdout=secondary,
@@ -36,19 +38,47 @@ def on_terminal(*words: str) -> str:
     return shown.decode()
 
 
-def test_a_key_is_whole_on_any_terminal(tmp_path):
-    """So that it can be copied: the terminal wraps the line, the table does not."""
-    kept = ResultStore(tmp_path).put(sample_result(1, 5))
-
-    shown = on_terminal("list", "--root", str(tmp_path))
-
-    assert kept.key in shown
-    assert "tokens/s" in shown
-
-
 def plain(shown: str) -> list[str]:
     """The lines of what was *shown*, without colours."""
     return re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+
+
+NAME = "meta-llama/Llama-3.1-8B-Instruct"
+
+
+@pytest.fixture
+def long_key(tmp_path):
+    """The key of a result that is kept, longer than what a narrow terminal has room for."""
+    result = sample_result(1, 5)
+    config = {**result.effective_config, "model": NAME}
+    return ResultStore(tmp_path).put(attrs.evolve(result, effective_config=config)).key
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_a_list_folds_its_keys_alone(tmp_path, long_key, columns):
+    """Between their parts. Figures and headers are whole, and no line is wider than asked for."""
+    lines = plain(on_terminal("list", "--root", str(tmp_path), columns=columns))
+
+    header, row, *rest = (line.split() for line in lines)
+    assert header == ["key", "energy", "±", "J/token", "tokens/s", "TTFT", "warned"]
+    assert row[1:3] == ["617", "J"]
+    assert len(row) == 8
+    assert "".join([row[0], *(part for line in rest for part in line)]) == long_key
+    assert all(line[0].endswith(("_", "-")) for line in (row, *rest[:-1]))
+    assert max(map(len, lines)) <= columns
+
+
+def test_a_key_is_whole_where_there_is_room(tmp_path, long_key):
+    """So that it can be copied."""
+    assert long_key in on_terminal("list", "--root", str(tmp_path), columns=140)
+
+
+def test_a_list_on_the_narrowest_terminal(tmp_path, long_key):
+    """What there is no room for is not cut: the terminal wraps it."""
+    shown = "".join(plain(on_terminal("list", "--root", str(tmp_path), columns=20)))
+
+    assert "tokens/s" in shown
+    assert "617 J" in shown
 
 
 def test_show_on_a_terminal(tmp_path):
