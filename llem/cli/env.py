@@ -6,7 +6,7 @@ from llem.cli.output import AsJson, print_json, print_lines
 from llem.codec import to_mapping
 from llem.domain.environment import EnvironmentSnapshot
 from llem.measure import Capability, capabilities, snapshot
-from llem.report.summary import Line
+from llem.report.summary import Line, cuda, driver
 
 
 def env_verb(*, as_json: AsJson = False) -> int:
@@ -36,7 +36,8 @@ def _machine(environment: EnvironmentSnapshot) -> list[Line]:
         Line("CPU", hardware.cpu.model or hardware.cpu.platform),
         Line("governor", hardware.cpu.governor or "unknown"),
         *(Line("GPU", gpu.name) for gpu in hardware.gpus),
-        Line("CUDA", environment.cuda_version or "unknown"),
+        Line("driver", driver(environment) or "none found"),
+        Line("CUDA", cuda(environment) or "unknown"),
         Line("container", (container.runtime or "yes") if container.detected else "no"),
         Line("Python", environment.python_version),
         Line("llem", environment.tool_version),

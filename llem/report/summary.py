@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 
 from llem.domain.energy import DeviceEnergy, Phase, PhaseEnergy, ThermalThrottleInfo
+from llem.domain.environment import EnvironmentSnapshot
 from llem.domain.latency import LatencyStatistics
 from llem.domain.result import ExperimentResult, model_name
 from llem.report.figures import MISSING, count, number, plus_minus, with_unit
@@ -80,6 +81,22 @@ def evidence(device: DeviceEnergy) -> str:
     if device.max_gap_s is not None:
         text += f", longest gap {with_unit(device.max_gap_s, 's')}"
     return text
+
+
+def driver(environment: EnvironmentSnapshot) -> str | None:
+    """The GPU driver's version, and what CUDA it supports. None: there is none, or none said."""
+    found = environment.hardware.cuda
+    if found is None or found.driver_version is None:
+        return None
+    return found.driver_version + (f", CUDA up to {found.version}" if found.version else "")
+
+
+def cuda(environment: EnvironmentSnapshot) -> str | None:
+    """The CUDA version in use, and where it was read. None: not known."""
+    source = environment.cuda_version_source
+    if environment.cuda_version is None or source is None:
+        return environment.cuda_version
+    return f"{environment.cuda_version} ({source})"
 
 
 def _energy(result: ExperimentResult) -> str:
@@ -255,10 +272,7 @@ def _machine(result: ExperimentResult) -> list[Line]:
     hardware = environment.hardware
     lines = [Line("GPU", gpu.name) for gpu in hardware.gpus or filter(None, [hardware.gpu])]
     lines.append(Line("CPU", hardware.cpu.model or hardware.cpu.platform))
-    if hardware.cuda is not None and hardware.cuda.driver_version is not None:
-        supported = f", CUDA up to {hardware.cuda.version}" if hardware.cuda.version else ""
-        lines.append(Line("driver", f"{hardware.cuda.driver_version}{supported}"))
-    if environment.cuda_version is not None:
-        source = environment.cuda_version_source
-        lines.append(Line("CUDA", environment.cuda_version + (f" ({source})" if source else "")))
+    for label, text in (("driver", driver(environment)), ("CUDA", cuda(environment))):
+        if text is not None:
+            lines.append(Line(label, text))
     return lines

@@ -17,8 +17,9 @@ from llem.cli import VERBS, build_app
 from llem.codec import from_json
 from llem.domain.config import BaselineConfig, ExperimentConfig
 from llem.domain.energy import Sensor
+from llem.domain.environment import CUDAEnvironment
 from llem.experiment import Experiment
-from llem.measure import ReplayMeter
+from llem.measure import ReplayMeter, snapshot
 from llem.protocols import Clock, Device, Samples
 from llem.report.table import COLUMNS
 from llem.store import ResultStore
@@ -513,6 +514,30 @@ def test_env_says_what_can_be_measured(llem):
 
     assert outcome.status == 0
     assert {"nvml", "rapl", "torch"} <= {line.split()[0] for line in outcome.out.splitlines()}
+
+
+@pytest.mark.parametrize(
+    ("cuda", "used", "lines"),
+    [
+        (None, {}, ["driver none found", "CUDA unknown"]),
+        (
+            CUDAEnvironment(version="12.4", driver_version="550.54.15"),
+            {"cuda_version": "13.0", "cuda_version_source": "nvcc"},
+            ["driver 550.54.15, CUDA up to 12.4", "CUDA 13.0 (nvcc)"],
+        ),
+    ],
+)
+def test_env_says_where_cuda_was_found(llem, monkeypatch, cuda, used, lines):
+    """And the driver, as the version that a compiler or torch names is not what the GPU has."""
+    found = snapshot()
+    none = {"cuda_version": None, "cuda_version_source": None}
+    hardware = attrs.evolve(found.hardware, cuda=cuda)
+    machine = attrs.evolve(found, hardware=hardware, **(none | used))
+    monkeypatch.setattr("llem.cli.env.snapshot", lambda: machine)
+
+    said = [" ".join(line.split()) for line in llem("env").out.splitlines()]
+
+    assert [line for line in said if line.startswith(("driver", "CUDA"))] == lines
 
 
 def test_env_as_json(llem):
