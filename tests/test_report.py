@@ -495,6 +495,27 @@ def test_details_of_throttling(info: ThermalThrottleInfo, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("coverages", "text"),
+    [
+        ([1.0], "none seen"),
+        ([0.95], "none seen"),
+        ([0.9499], "none seen, only 94% of the samples were read"),
+        ([1.0, 0.4], "none seen, only 40% of the samples were read"),
+        ([None], "none seen"),
+        ([], "none seen"),
+    ],
+)
+def test_throttling_that_was_hardly_looked_for(coverages: list[float | None], text: str) -> None:
+    """None seen says as much as was looked at, on the device that was seen the least."""
+    devices = tuple(
+        attrs.evolve(DEVICE, gpu_index=i, coverage=coverage) for i, coverage in enumerate(coverages)
+    )
+    result = small_result(thermal_throttle=ThermalThrottleInfo(), devices=devices)
+
+    assert said(details(result))["throttling"] == text
+
+
+@pytest.mark.parametrize(
     ("cuda", "used", "lines"),
     [
         (None, {}, {}),
@@ -562,8 +583,8 @@ def test_phases_with_a_figure() -> None:
     ("code", "text"),
     [
         ("phase_too_short", "no figure (phase_too_short): the sensor is too slow to tell it apart"),
-        ("phases_overlap", "no figure (phases_overlap): requests ran at the same time"),
-        ("power_not_sampled", "no figure (power_not_sampled): the power of a device was not"),
+        ("phases_overlap", "no figure (phases_overlap): requests ran at the same time: record"),
+        ("power_not_sampled", "no figure (power_not_sampled): a device has no power readings, at"),
         ("of_another_tool", "no figure (of_another_tool): not known; in 12.5 s, in 3 pieces"),
         (None, "no figure: not known; in 12.5 s, in 3 pieces"),
     ],

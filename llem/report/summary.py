@@ -1,5 +1,6 @@
 """One result as labelled lines, for a person."""
 
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -11,7 +12,10 @@ from llem.domain.environment import EnvironmentSnapshot
 from llem.domain.latency import LatencyStatistics
 from llem.domain.result import ExperimentResult, model_name
 from llem.report.figures import MISSING, count, number, plus_minus, with_unit
-from llem.report.table import error_bound_j, error_bound_per_token_j
+from llem.report.table import error_bound_j, error_bound_per_token_j, min_coverage
+
+WELL_COVERED = 0.95
+"""Share of the asked-for samples from which on none is missed that matters."""
 
 
 @attrs.frozen
@@ -54,7 +58,7 @@ def details(result: ExperimentResult) -> list[Line]:
         Line("FLOPs", with_unit(result.total_flops, "FLOP")),
         Line("end-to-end latency", _request_latency(result)),
         Line("peak memory", _peak_memory(result)),
-        Line("throttling", _throttling(result.thermal_throttle)),
+        Line("throttling", _throttling(result.thermal_throttle, min_coverage(result))),
         Line("processes", _processes(result)),
         *(Line(f"device {device.gpu_index}", evidence(device)) for device in result.devices),
         Line("time series", result.timeseries or "none kept"),
@@ -125,9 +129,11 @@ def _phase(phase: PhaseEnergy) -> Line:
 
 
 _WHY_NO_PHASE = {
-    "phase_too_short": "the sensor is too slow to tell it apart, use longer prompts or outputs",
-    "phases_overlap": "requests ran at the same time",
-    "power_not_sampled": "the power of a device was not sampled",
+    "phase_too_short": "the sensor is too slow to tell it apart: use longer prompts or outputs",
+    "phases_overlap": "requests ran at the same time: record them one after another, or "
+    "compare whole runs",
+    "power_not_sampled": "a device has no power readings, at most a counter: measure it by nvml or "
+    "rapl (--energy.backend)",
 }
 
 
@@ -216,7 +222,8 @@ def _idle_power(result: ExperimentResult) -> str:
     return text
 
 
-def _throttling(info: ThermalThrottleInfo | None) -> str:
+def _throttling(info: ThermalThrottleInfo | None, coverage: float | None) -> str:
+    """What was seen of it, and how much of the run was looked at where that is not all."""
     if info is None:
         return MISSING
     text = "none seen"
@@ -228,6 +235,8 @@ def _throttling(info: ThermalThrottleInfo | None) -> str:
         text += f", first at {min(info.throttle_timestamps):.1f} s of the run"
     if info.max_temperature_c is not None:
         text += f", {number(info.max_temperature_c, '°C')} at most"
+    if coverage is not None and coverage < WELL_COVERED:
+        text += f", only {math.floor(100 * coverage)}% of the samples were read"
     return text
 
 

@@ -57,8 +57,8 @@ def _sensors(result: ExperimentResult) -> str | None:
     return "+".join(dict.fromkeys(device.sensor.value for device in result.devices)) or None
 
 
-def _min_coverage(result: ExperimentResult) -> float | None:
-    """The least of the devices', of those whose power was sampled."""
+def min_coverage(result: ExperimentResult) -> float | None:
+    """Least share of the samples of a device that were read. None: no power was sampled."""
     known = (device.coverage for device in result.devices if device.coverage is not None)
     return min(known, default=None)
 
@@ -130,7 +130,7 @@ COLUMNS: dict[str, Callable[[ExperimentResult], Any]] = {
     ),
     "error_bound_j": error_bound_j,
     "sensors": _sensors,
-    "min_coverage": _min_coverage,
+    "min_coverage": min_coverage,
     "baseline_method": _baseline_method,
     "prefill_energy_j": _phase(Phase.PREFILL, "energy_j"),
     "prefill_error_bound_j": _phase(Phase.PREFILL, "error_bound_j"),
