@@ -34,6 +34,7 @@ from llem.domain.latency import LatencyStatistics, WarmupResult
 from llem.domain.result import ExperimentResult
 from llem.report.figures import (
     count,
+    counted,
     figure,
     number,
     number_to_bound,
@@ -182,6 +183,15 @@ def test_share(value: float | None, text: str) -> None:
 def test_count(value: int | None, text: str) -> None:
     """Commas between the thousands."""
     assert count(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0 faults"), (1, "1 fault"), (2, "2 faults"), (1200, "1,200 faults")]
+)
+def test_counted(value: int, text: str) -> None:
+    """One of them has no s; what else their plural is can be given."""
+    assert counted(value, "fault") == text
+    assert counted(value, "fault", "faults") == text
 
 
 @pytest.mark.parametrize(

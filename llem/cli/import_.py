@@ -26,7 +26,7 @@ from llem.errors import (
 from llem.importing import Imported, Unmapped, convert
 from llem.importing.convert import BESIDE
 from llem.protocols import StoredResult
-from llem.report.figures import printable, unicode_text
+from llem.report.figures import counted, printable, unicode_text
 from llem.store import ResultStore
 from llem.store.files import path_of_result
 from llem.store.reading import MAX_JSON_BYTES, read_regular_file
@@ -151,8 +151,8 @@ def _check(imported: Imported, *, strict: bool, known: dict[str, str]) -> None:
     if strict and imported.unmapped:
         listed = "\n  ".join(map(_line, imported.unmapped))
         raise ResultValidationError(
-            f"not kept: {len(imported.unmapped)} fields have no home; "
-            f"without --strict they are left out:\n  {listed}"
+            f"not kept: {counted(len(imported.unmapped), 'field has', 'fields have')} no home; "
+            f"without --strict the rest is kept:\n  {listed}"
         )
 
 

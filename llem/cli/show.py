@@ -18,7 +18,7 @@ from llem.cli.output import (
 from llem.codec import to_json
 from llem.domain.result import ExperimentResult
 from llem.errors import ResultNotFoundError
-from llem.report.figures import figure
+from llem.report.figures import counted, figure
 from llem.report.summary import Line, details, headline
 from llem.store import ResultStore
 
@@ -104,9 +104,21 @@ def _verdict(found: Audit) -> str:
     differing = sum(not check.agrees for check in made)
     bare = sum(check.agrees is None and check.recorded is not None for check in found.checks)
     if differing:
-        return f"{differing} of {len(made)} figures DIFFER from their evidence: do not trust them"
+        does = (
+            "DIFFERS from its evidence: do not trust it"
+            if differing == 1
+            else "DIFFER from their evidence: do not trust them"
+        )
+        return f"{differing} of {counted(len(made), 'figure')} {does}"
     if bare:
-        return f"{bare} figures cannot be checked: their evidence is missing"
-    if not found.checks:
+        return counted(
+            bare,
+            "figure cannot be checked: its evidence is missing",
+            "figures cannot be checked: their evidence is missing",
+        )
+    if not made:
         return "nothing to recompute: no energy was measured"
-    return f"all {len(made)} figures with evidence agree with it"
+    agree = counted(
+        len(made), "figure with evidence agrees with it", "figures with evidence agree with it"
+    )
+    return agree if len(made) == 1 else f"all {agree}"

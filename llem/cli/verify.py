@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from llem.cli.message import say
 from llem.cli.output import DEFAULT_ROOT, AsJson, Root, print_json, reading_progress
-from llem.report.figures import printable
+from llem.report.figures import counted, printable
 from llem.store import Repair, ResultStore, StoreFault, Verification
 
 Mend = Annotated[
@@ -45,7 +45,7 @@ def _print(found: Verification | Repair, faults: Sequence[StoreFault], root: str
     for fault in faults:
         print(f"{fault.kind}: " + "\n".join(map(printable, fault.message.split("\n"))))
         print(f"  {fault.advice}")
-    ending = {0: "no fault", 1: "1 fault"}.get(len(faults), f"{len(faults)} faults")
+    ending = counted(len(faults), "fault") if faults else "no fault"
     if isinstance(found, Repair):
         for moved in found.moved:
             to = f"moved to {moved.to}" if moved.to else "an empty folder, taken away"
@@ -54,5 +54,4 @@ def _print(found: Verification | Repair, faults: Sequence[StoreFault], root: str
     else:
         for key in found.unverified:
             say(f"{key}: has no digest, as other tools write results")
-    results = "1 result" if found.checked == 1 else f"{found.checked} results"
-    print(f"{results} in {printable(root)}: {ending}")
+    print(f"{counted(found.checked, 'result')} in {printable(root)}: {ending}")

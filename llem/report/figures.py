@@ -114,6 +114,16 @@ def count(value: int | None) -> str:
     return MISSING if value is None else f"{value:,}"
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """
+    *number* and what there are so many of: *one*, or *many*, which is *one* with an s.
+
+    >>> counted(2, "fault")
+    '2 faults'
+    """
+    return f"{count(number)} {one if number == 1 else many or f'{one}s'}"
+
+
 def figure(value: float | None) -> str:
     """
     *value* with as many digits as two figures are told apart by.

@@ -11,7 +11,7 @@ from llem.domain.energy import DeviceEnergy, Phase, PhaseEnergy, ThermalThrottle
 from llem.domain.environment import EnvironmentSnapshot
 from llem.domain.latency import LatencyStatistics
 from llem.domain.result import ExperimentResult, model_name
-from llem.report.figures import MISSING, count, number, plus_minus, with_unit
+from llem.report.figures import MISSING, count, counted, number, plus_minus, with_unit
 from llem.report.table import error_bound_j, error_bound_per_token_j, min_coverage
 
 WELL_COVERED = 0.95
@@ -179,7 +179,7 @@ def _warmup(result: ExperimentResult) -> str:
     done = warmup.iterations_completed
     if not done:
         return "none"
-    parts = ["1 request" if done == 1 else f"{count(done)} requests"]
+    parts = [counted(done, "request")]
     if warmup.converged:
         parts.append("latencies settled")
     elif _was_to_settle(result.effective_config):

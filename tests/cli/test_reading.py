@@ -13,6 +13,7 @@ import attrs
 import pytest
 from sample import sample_result
 
+from llem.auditing import Audit, Check
 from llem.cli import VERBS, build_app
 from llem.codec import from_json
 from llem.domain.config import BaselineConfig, ExperimentConfig
@@ -293,8 +294,34 @@ def test_an_audit_without_a_time_series(llem, tmp_path):
     assert outcome.status == 1
     assert "not checked: there are no samples to integrate" in outcome.out
     assert audited(outcome.out)["verdict"] == (
-        "1 figures cannot be checked: their evidence is missing"
+        "1 figure cannot be checked: its evidence is missing"
     )
+
+
+AGREES = Check(name="a", recorded=1.0, recomputed=1.0)
+DIFFERS = Check(name="b", recorded=1.0, recomputed=2.0)
+BARE = Check(name="c", recorded=1.0, recomputed=None, note="no samples")
+NEITHER = Check(name="d", recorded=None, recomputed=None)
+
+
+@pytest.mark.parametrize(
+    ("checks", "verdict"),
+    [
+        ([AGREES], "1 figure with evidence agrees with it"),
+        ([AGREES, AGREES], "all 2 figures with evidence agree with it"),
+        ([DIFFERS], "1 of 1 figure DIFFERS from its evidence: do not trust it"),
+        ([AGREES, DIFFERS], "1 of 2 figures DIFFERS from its evidence: do not trust it"),
+        ([DIFFERS, DIFFERS], "2 of 2 figures DIFFER from their evidence: do not trust them"),
+        ([BARE, AGREES], "1 figure cannot be checked: its evidence is missing"),
+        ([BARE, BARE], "2 figures cannot be checked: their evidence is missing"),
+        ([NEITHER], "nothing to recompute: no energy was measured"),
+    ],
+)
+def test_a_verdict_counts_in_the_right_number(llem, kept, monkeypatch, checks, verdict):
+    """One figure is no figures."""
+    monkeypatch.setattr("llem.cli.show.audit", lambda *_: Audit(checks=tuple(checks)))
+
+    assert audited(llem("show", "--audit", kept[1].key).out)["verdict"] == verdict
 
 
 def test_an_audit_of_no_energy(llem, kept):
