@@ -29,8 +29,8 @@ VERBS = {
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
 
-def build_app() -> App:
-    """The command line application."""
+def build_app(arguments: Sequence[str] = ()) -> App:
+    """The command line application. A verb among *arguments* has its docstring as its help."""
     app = App(
         name="llem",
         help="Measure the energy of LLM inference, and keep the record of it.",
@@ -43,7 +43,8 @@ def build_app() -> App:
     for position, (verb, words) in enumerate(VERBS.items()):
         module = f"{verb}_" if iskeyword(verb) else verb
         lazily = f"llem.cli.{module}:{verb}_verb"
-        app.command(lazily, name=verb, help=words, sort_key=position)
+        brief = None if verb in arguments else words
+        app.command(lazily, name=verb, help=brief, sort_key=position)
     return app
 
 
@@ -60,7 +61,7 @@ def status_of(arguments: Sequence[str]) -> int:
             warnings.simplefilter("always", LlemWarning)
             warnings.showwarning = _show_warning
             # Not list(...): once its verb has run, that name is the module llem.cli.list.
-            status = build_app()([*arguments], exit_on_error=False, print_error=False)
+            status = build_app(arguments)([*arguments], exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except (CycloptsError, LlemError, KeyboardInterrupt) as error:
         message, status = _explain(error)

@@ -1,6 +1,8 @@
 """The verbs that read what is kept: list, show, export, verify, env."""
 
 import csv
+import importlib
+import inspect
 import io
 import json
 import os
@@ -577,11 +579,15 @@ def test_env_as_json(llem):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_of_every_verb(llem, verb):
-    """Each explains itself, and the list of all has its first sentence."""
+    """Each says all that its docstring does, and the list of all says it in a sentence."""
+    module = importlib.import_module(f"llem.cli.{verb}{'_' if verb == 'import' else ''}")
+    described = inspect.getdoc(getattr(module, f"{verb}_verb")).partition("Parameters\n---")[0]
+
     words = " ".join(llem(verb, "--help").out.split())
 
     assert f"Usage: llem {verb}" in words
-    assert VERBS[verb].rstrip(".")[:20] in words
+    assert " ".join(described.replace("`", "").split()) in words
+    assert VERBS[verb].rstrip(".")[:20] in " ".join(llem("--help").out.split())
 
 
 def test_help_lists_the_verbs_in_order(llem):
