@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample import sample_result
 
-from llem.auditing import RELATIVE_TOLERANCE
+from llem.auditing.check import RELATIVE_TOLERANCE
 from llem.domain.efficiency import (
     ExtendedEfficiencyMetrics,
     MemoryEfficiencyMetrics,
