@@ -51,6 +51,15 @@ def test_two_commands_install_constrained():
     assert "nox -s tests" in test
 
 
-@pytest.mark.parametrize("verb", ["run", "list", "show", "export", "verify", "env"])
+@pytest.mark.parametrize("verb", ["run", "list", "show", "export", "import", "verify", "env"])
 def test_every_verb_is_in_the_table(verb):
     assert f"| `llem {verb}" in TEXT
+
+
+def test_every_test_that_is_named_is_there():
+    """A promise names the test that proves it."""
+    tests = "".join(path.read_text("utf-8") for path in Path(__file__).parent.rglob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", TEXT)
+
+    assert len(named) >= 9
+    assert [name for name in named if f"\ndef {name}(" not in tests] == []
