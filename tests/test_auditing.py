@@ -180,7 +180,9 @@ def test_every_run_agrees_with_its_own_evidence(way: Way, recording: Recording) 
 
     assert differing(found) == []
     assert found.agrees
-    assert found.complete
+    # Nothing stands beside a counter whose device was not sampled.
+    alone = any(d.counter_j and d.integrated_j is None for d in run.result.devices)
+    assert found.complete or alone
     agreeing = {check.name for check in found.checks if check.agrees}
     for device in run.result.devices:
         if device.integrated_j is not None:

@@ -37,6 +37,16 @@ if TYPE_CHECKING:
 CODES_OF_SAMPLES = {"sampling_gap", "samples_missed", "energy_not_measured"}
 """Codes that the samples and the counter's difference give rise to."""
 
+OF_SAMPLES = (
+    "integrated_j",
+    "sample_count",
+    "max_gap_s",
+    "coverage",
+    "sampling_period_s",
+    "error_bound_j",
+)
+"""Figures that samples give."""
+
 CODES_OF_TIMING = CODES_OF_SAMPLES | {"sources_disagree"}
 """The same where it is known how the counter is refreshed."""
 
@@ -101,12 +111,15 @@ def _series(timeseries: "pa.Table | None") -> _Series:
 def _unsampled(name: str, device: DeviceEnergy) -> Iterator[Check]:
     """What cannot be checked of a device without samples."""
     if device.integrated_j is not None:
-        yield Check(
-            name=f"{name} integrated_j",
-            recorded=device.integrated_j,
-            recomputed=None,
-            note="there are no samples to integrate",
-        )
+        for field in OF_SAMPLES:
+            yield Check(
+                name=f"{name} {field}",
+                recorded=getattr(device, field),
+                recomputed=None,
+                note="there are no samples to integrate"
+                if field == "integrated_j"
+                else "there are no samples",
+            )
     elif device.counter_j:
         yield Check(
             name=f"{name} counter_j",

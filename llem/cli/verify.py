@@ -22,7 +22,12 @@ Mend = Annotated[
 
 
 def verify_verb(*, root: Root = DEFAULT_ROOT, repair: Mend = False, as_json: AsJson = False) -> int:
-    """Read every result and its samples, hold them against their digests, and name every fault."""
+    """
+    Read every result and its samples, hold them against their digests, and name every fault.
+
+    What a writer on another machine, or before a restart, may still be writing is named after a
+    day. What was moved aside goes back with `mv ROOT/.llem-aside/KEY.N ROOT/KEY`.
+    """
     store = ResultStore(root)
     with reading_progress() as progress:
         found: Verification | Repair

@@ -13,6 +13,7 @@ from llem.domain.timeseries import TIMESERIES_NAME
 from llem.errors import (
     InvalidNameError,
     MalformedResultError,
+    ResultIntegrityError,
     ResultNotFoundError,
     ResultValidationError,
     SidecarIntegrityError,
@@ -102,6 +103,7 @@ def read_result(path: str, max_json_bytes: int, *, stacklevel: int = 4) -> Docum
     """
     content = read_regular_file(path, limit=max_json_bytes, too_large=MalformedResultError)
     document = read_document(content, source=path, sidecar=TIMESERIES_NAME)
+    _check_digests(document, path)
     if document.result.timeseries is None:
         return document
     beside = os.path.join(os.path.dirname(path), TIMESERIES_NAME)
@@ -117,6 +119,16 @@ def read_result(path: str, max_json_bytes: int, *, stacklevel: int = 4) -> Docum
     return attrs.evolve(document, result=attrs.evolve(document.result, timeseries=None))
 
 
+def _check_digests(document: Document, path: str) -> None:
+    """See that digests are of the one sidecar there may be, and not of what is never read."""
+    named = document.integrity.sidecars if document.integrity else {}
+    if others := [name for name in named if name != TIMESERIES_NAME]:
+        raise ResultIntegrityError(
+            f"{path}: its integrity member has a digest of {others[0]!r}, which no store writes: "
+            "it was changed; restore the file from a copy @ $.integrity.sidecars"
+        )
+
+
 def read_sidecar(path: str, document: Document, max_rows: int) -> "pa.Table":
     """The time series beside the ``result.json`` at *path*, held against its digest."""
     beside = os.path.join(os.path.dirname(path), TIMESERIES_NAME)
@@ -130,9 +142,9 @@ def read_sidecar(path: str, document: Document, max_rows: int) -> "pa.Table":
             SidecarUnverifiedWarning,
             stacklevel=3,
         )
-    elif hashlib.sha256(content).hexdigest() != digest.sha256:
+    elif (len(content), hashlib.sha256(content).hexdigest()) != (digest.bytes, digest.sha256):
         raise SidecarIntegrityError(
-            f"{beside}: its bytes are not what was written (SHA-256 differs, "
+            f"{beside}: its bytes are not what was written (SHA-256 or size differ, "
             f"{len(content)} bytes of {digest.bytes}); restore the file from a copy"
         )
     return sidecar.decode(content, source=beside, max_rows=max_rows)

@@ -78,7 +78,7 @@ class Verification:
     Attributes:
         checked: How many results were read.
         faults: What is wrong.
-        unverified: Keys of results that have no digest, as other tools write them.
+        unverified: Keys of results that lack a digest, as other tools write them.
     """
 
     checked: int
@@ -137,14 +137,15 @@ def faults_left(root: str) -> tuple[StoreFault, ...]:
 
 
 def _look(path: str, max_json_bytes: int, max_rows: int) -> tuple[bool, list[str]]:
-    """Whether the result at *path* has a digest, and what is said of a sidecar that is gone."""
+    """Whether the result at *path* has its digests, and what is said of a sidecar that is gone."""
     with warnings.catch_warnings(record=True) as met:
         warnings.simplefilter("always")
         document = read_result(path, max_json_bytes)
         if document.result.timeseries is not None:
             read_sidecar(path, document, max_rows)
     gone = [str(w.message) for w in met if issubclass(w.category, SidecarMissingWarning)]
-    return document.integrity is not None, gone
+    integrity, named = document.integrity, document.result.timeseries
+    return integrity is not None and (named is None or named in integrity.sidecars), gone
 
 
 def _kind_of(error: LlemError) -> str:

@@ -296,7 +296,7 @@ def test_an_audit_without_a_time_series(llem, tmp_path):
     assert outcome.status == 1
     assert "not checked: there are no samples to integrate" in outcome.out
     assert audited(outcome.out)["verdict"] == (
-        "1 figure cannot be checked: its evidence is missing"
+        "6 figures cannot be checked: their evidence is missing"
     )
 
 

@@ -1,5 +1,6 @@
 """Reading meets anything: it is bounded, follows no links, never waits, and changes nothing."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from llem.errors import (
     InvalidNameError,
     MalformedResultError,
     ResultAccessError,
+    ResultIntegrityError,
     ResultNotFoundError,
     SidecarIntegrityError,
     SidecarMissingWarning,
@@ -345,8 +347,54 @@ def stored(result, sidecars):
     return to_stored_json(result, commit_id="x", sidecars=sidecars)
 
 
+def test_each_flipped_bit_of_a_record_is_met(store, sampled):
+    """Or changes nothing of it: the name of its writing, the last digit of a double."""
+    path = Path(sampled)
+    content = path.read_bytes()
+
+    changed = 0
+    for place in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        with contextlib.suppress(llem.LlemError):
+            assert store.get(sampled) == sampled.result
+            assert store.timeseries(sampled) == small_table()
+            changed += 1
+    assert changed < 0.04 * 8 * len(content)
+    path.write_bytes(content)
+    assert store.get(sampled) == sampled.result
+
+
+def test_digests_of_other_files_are_refused(store, sampled):
+    """One bit may change which file a digest is of, and that one would go unread."""
+    path = Path(sampled)
+    name, other = b'"timeseries.parquet": {', b'"uimeseries.parquet": {'
+    path.write_bytes(path.read_bytes().replace(name, other))
+
+    with pytest.raises(ResultIntegrityError, match=r"uimeseries.*\$\.integrity\.sidecars"):
+        store.get(sampled)
+
+
+def test_a_record_without_its_sidecars_digest_is_unverified(store, sampled):
+    """It has one of itself, which says nothing of the samples."""
+    Path(sampled).write_bytes(stored(sampled.result, {}))
+
+    assert store.verify().unverified == (sampled.key,)
+
+
+def test_a_sidecar_of_another_size_than_was_noted_is_met(store, sampled):
+    """The count of bytes is held against the file too."""
+    path = Path(sampled)
+    size = path.with_name("timeseries.parquet").stat().st_size
+    path.write_bytes(path.read_bytes().replace(b'"bytes": %d' % size, b'"bytes": %d' % (size + 1)))
+
+    with pytest.raises(SidecarIntegrityError, match="size differ"):
+        store.timeseries(sampled)
+
+
 def test_each_flipped_bit_of_a_sidecar_is_met(store, sampled):
-    """One bit of every byte, whatever it would have meant."""
+    """One bit of every seventh byte, whatever it would have meant."""
     path = Path(sampled).with_name("timeseries.parquet")
     content = path.read_bytes()
 
