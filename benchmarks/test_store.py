@@ -144,13 +144,13 @@ def files_of(kept):
 
 
 def test_put(compare, root):
-    """Without a sidecar."""
-    files = files_of(ResultStore(root()).put(RESULT))
-    peer = as_peer(RESULT)
+    """The same record, without a sidecar. llenergymeasure syncs its file, and no folder."""
+    files = files_of(ResultStore(root()).put(COMMON))
+    peer = as_peer(COMMON)
 
     compare(
         {
-            "llem": lambda: ResultStore(root()).put(RESULT),
+            "llem": lambda: ResultStore(root()).put(COMMON),
             "llenergymeasure": lambda: save_as_peer(peer, root()),
             "os.replace": lambda: replace(root(), files),
             "floor": lambda: floor(root(), files),
@@ -161,7 +161,11 @@ def test_put(compare, root):
 
 
 def test_put_with_a_sidecar(compare, root):
-    """25,000 rows, from samples in memory to files."""
+    """
+    25,000 rows, from samples in memory to files.
+
+    llenergymeasure makes a Parquet file of rows, which its save then copies, and does not sync it.
+    """
     devices, samples = recorded()
     table, rows = to_table(devices, samples, origin_s=0), polled(samples)
     files = files_of(ResultStore(root()).put(RESULT, timeseries=table))
