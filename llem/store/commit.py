@@ -193,8 +193,8 @@ def _cannot_write(root: str, fault: OSError | ValueError) -> StoreWriteError:
     advice = {
         errno.ENOSPC: "free some space",
         errno.EDQUOT: "free some of your quota",
-        errno.EACCES: "ask for write permission",
-        errno.EPERM: "ask for write permission",
+        errno.EACCES: f"ask for write permission in {_blocking(root, fault)}",
+        errno.EPERM: f"ask for write permission in {_blocking(root, fault)}",
         errno.EROFS: "it is mounted read-only",
         errno.EFBIG: "the result is larger than a file may be",
         errno.EXDEV: "this file system cannot rename folders",
@@ -204,3 +204,8 @@ def _cannot_write(root: str, fault: OSError | ValueError) -> StoreWriteError:
     return StoreWriteError(
         f"{root}: nothing was written: {fault.strerror}; {advice}, or choose another root"
     )
+
+
+def _blocking(root: str, fault: OSError) -> str:
+    """The folder in which *fault* came about."""
+    return os.path.dirname(fault.filename) if isinstance(fault.filename, str) else root

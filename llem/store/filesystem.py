@@ -196,7 +196,7 @@ class ResultStore(Store):
             StoreWriteError: It could not be removed, and is there as before.
             CommitUnknownError: It went, but may be back after a power cut.
         """
-        folder = os.path.dirname(os.path.realpath(self.path_of(key)))
+        folder = os.path.dirname(os.path.abspath(self.path_of(key)))
         name = os.path.basename(folder)
         if key not in self or name.startswith("."):
             raise ResultNotFoundError(f"{folder}: is no result in {self.root}")
@@ -228,11 +228,15 @@ class ResultStore(Store):
         if not isinstance(key, str | os.PathLike):
             return False
         try:
-            path = os.path.realpath(self.path_of(key))
+            path = os.path.abspath(self.path_of(key))
         except (ResultNotFoundError, InvalidNameError):
             return False
-        folder = os.path.dirname(os.path.dirname(path))
-        return folder == os.path.realpath(self.root) and os.path.isfile(path)
+        folder = os.path.dirname(path)
+        if os.path.islink(folder) or os.path.islink(path):
+            # A link is no result of its own, and what it points to has another name.
+            return False
+        parent = os.path.realpath(os.path.dirname(folder))
+        return parent == os.path.realpath(self.root) and os.path.isfile(path)
 
     def path_of(self, key: Key, /) -> str:
         """

@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import functools
 import os
+import stat
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -41,8 +42,13 @@ def boot_id() -> str:
 
 def new_place(root: str) -> str:
     """A path in the staging area of *root*, which is made where it is not there."""
+    area = os.path.join(root, STAGING_NAME)
     with contextlib.suppress(FileExistsError):
-        os.mkdir(os.path.join(root, STAGING_NAME))
+        os.mkdir(area)
+        mode = stat.S_IMODE(os.stat(area).st_mode)
+        if mode & stat.S_IRWXU != stat.S_IRWXU:
+            # Under such a umask all later writings would fail, whatever theirs is.
+            os.chmod(area, mode | stat.S_IRWXU)
     return os.path.join(root, STAGING_NAME, f"{boot_id()}_{uuid.uuid4()}")
 
 
@@ -67,6 +73,7 @@ def hold(folder: str) -> Iterator[int]:
     Where no lock is to be had the block runs all the same: nothing is written twice without it.
     """
     fd = open_folder(folder)
+    _HELD.add(fd)
     try:
         with contextlib.suppress(OSError):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -75,9 +82,27 @@ def hold(folder: str) -> Iterator[int]:
         _let_go(fd)
 
 
+_HELD: set[int] = set()
+"""Descriptors whose locks a child that is forked meanwhile would keep beyond our death."""
+
+
 def _let_go(fd: int) -> None:
+    _HELD.discard(fd)
+    with contextlib.suppress(OSError):
+        # Closing alone leaves it to a child that was forked meanwhile.
+        fcntl.flock(fd, fcntl.LOCK_UN)
     with contextlib.suppress(OSError):
         os.close(fd)
+
+
+def _close_in_child() -> None:
+    for fd in tuple(_HELD):
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    _HELD.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 @contextlib.contextmanager

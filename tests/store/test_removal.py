@@ -196,3 +196,32 @@ def test_a_removal_as_another_puts_the_same_name(root):
     store.remove(NAME)
 
     assert store.put(small_result(), timeseries=small_table()).key == NAME
+
+
+@pytest.mark.parametrize("linked", ["folder", "record"])
+def test_a_link_to_a_result_removes_nothing(root, linked):
+    """It is no result of its own, and what it points to was not named."""
+    store = ResultStore(root)
+    alias = root / "alias_x_2020-01-01T00-00"
+    if linked == "folder":
+        alias.symlink_to(DAMAGED, target_is_directory=True)
+    else:
+        alias.mkdir()
+        (alias / "result.json").symlink_to(root / DAMAGED / "result.json")
+
+    for key in (alias.name, alias, alias / "result.json"):
+        assert key not in store
+        with pytest.raises(ResultNotFoundError):
+            store.remove(key)
+
+    assert DAMAGED in store
+    assert alias.is_symlink() or alias.is_dir()
+
+
+def test_a_root_behind_a_link_is_the_same_root(root, tmp_path):
+    """Results are named through it as well."""
+    (tmp_path / "link").symlink_to(root, target_is_directory=True)
+
+    ResultStore(root).remove(tmp_path / "link" / DAMAGED)
+
+    assert DAMAGED not in ResultStore(root)

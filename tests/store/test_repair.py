@@ -4,6 +4,9 @@ import errno
 import fcntl
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from seam import OneCall, WatchedOs, failing
 import llem.store.staging
 from llem.errors import CommitUnknownError, ResultAccessError, ResultNotFoundError, StoreWriteError
 from llem.store import Moved, ResultStore
-from llem.store.staging import boot_id, hold
+from llem.store.staging import abandoned, boot_id, hold, staging_folder
 from llem.testing import small_result, small_table
 
 FAULTS = [errno.ENOSPC, errno.EIO, errno.EACCES, errno.EMFILE, errno.EINTR]
@@ -445,3 +448,44 @@ def test_other_things_in_the_staging_area_are_left(store, staging):
 
     assert store.repair().moved == ()
     assert (folder.parent / "link").is_symlink()
+
+
+def test_a_child_that_is_forked_meanwhile_holds_nothing(root):
+    """A writer that dies is dead, whatever it had started."""
+    with staging_folder(str(root)) as (path, _):
+        child = os.fork()
+        if not child:
+            signal.pause()
+        (Path(path) / "result.json").write_bytes(b"{")
+        with abandoned(path) as gone:
+            assert not gone
+    try:
+        with abandoned(path) as gone:
+            assert gone
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_a_published_folder_is_held_by_nobody(tmp_path):
+    """Not even by a child that was forked while it was written."""
+    with staging_folder(str(tmp_path)) as (path, fd):
+        copy = os.dup(fd)
+    try:
+        again = os.open(path, os.O_RDONLY)
+        fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(again)
+    finally:
+        os.close(copy)
+
+
+@pytest.mark.parametrize("umask", [0o177, 0o277, 0o377, 0o700, 0o777])
+def test_an_odd_umask_spoils_the_root_for_nobody(tmp_path, umask):
+    """Who comes later finds a staging area to work in."""
+    script = (
+        "import os, sys; from llem.store.staging import new_place; os.umask(int(sys.argv[1])); "
+    )
+    script += "new_place(sys.argv[2])"
+    subprocess.run([sys.executable, "-c", script, str(umask), tmp_path], check=True)
+
+    assert (tmp_path / ".llem-tmp").stat().st_mode & 0o700 == 0o700
