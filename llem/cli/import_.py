@@ -116,7 +116,8 @@ def _with_timeseries(imported: Imported, path: str) -> tuple[Imported, "pa.Table
     if imported.as_read.timeseries != TIMESERIES_NAME:
         return imported.without_timeseries(f"is not called {TIMESERIES_NAME}"), None
     try:
-        return imported, read_table(os.path.join(os.path.dirname(path), TIMESERIES_NAME), MAX_ROWS)
+        beside = os.path.join(os.path.dirname(path), TIMESERIES_NAME)
+        return imported, read_table(beside, MAX_ROWS, experiment_id=imported.result.experiment_id)
     except (
         ResultAccessError,
         ResultNotFoundError,

@@ -79,7 +79,11 @@ def prepare(
             f"put takes an ExperimentResult, got {type(result).__name__}; "
             "`llem.from_json` makes one of a document"
         )
-    table = None if timeseries is None else sidecar.read_table(timeseries, max_rows)
+    table = (
+        None
+        if timeseries is None
+        else sidecar.read_table(timeseries, max_rows, experiment_id=result.experiment_id)
+    )
     if table is None or not table.num_rows:
         if result.timeseries is not None:
             raise ResultValidationError(

@@ -22,6 +22,7 @@ MAX_ROWS = 10_000_000
 """Most rows that are read unless a caller raises the limit."""
 
 _SPLIT = {"timestamp_s": "BYTE_STREAM_SPLIT", "gpu_power_w": "BYTE_STREAM_SPLIT"}
+_RUN_KEY = b"llem.experiment_id"
 _KEPT = (TIMING_KEY, REQUESTS_KEY)
 _DICTIONARY: Any = ["gpu_temperature_c", "gpu_index"]
 
@@ -31,14 +32,22 @@ def max_bytes(max_rows: int) -> int:
     return 64 * max_rows + 2**20
 
 
-def read_table(timeseries: "pa.Table | str | os.PathLike[str]", max_rows: int) -> "pa.Table":
+def read_table(
+    timeseries: "pa.Table | str | os.PathLike[str]", max_rows: int, *, experiment_id: str
+) -> "pa.Table":
     """
     The time series that a caller gave, a table or the path of a Parquet file.
+
+    Args:
+        timeseries: The table, or the path.
+        max_rows: Most rows that are taken.
+        experiment_id: The run that it is to be of, which a file may contradict.
 
     Raises:
         SidecarSchemaError: Its columns are not the four of a time series, or hold what no meter
             gives: values that are not finite, times that decrease, a negative index.
-        SidecarIntegrityError: It has more than *max_rows* rows, or the file is no Parquet.
+        SidecarIntegrityError: It has more than *max_rows* rows, or the file is no Parquet, or says
+            that it is of another run.
     """
     import pyarrow as pa
 
@@ -48,6 +57,7 @@ def read_table(timeseries: "pa.Table | str | os.PathLike[str]", max_rows: int) -
             source, limit=max_bytes(max_rows), too_large=SidecarIntegrityError, what="Parquet file"
         )
         table = decode(content, source=source, max_rows=max_rows)
+        _check_run(table, source, experiment_id)
     elif isinstance(timeseries, pa.Table):
         source, table = "timeseries", timeseries
         _check_schema(table.schema, source)
@@ -59,6 +69,16 @@ def read_table(timeseries: "pa.Table | str | os.PathLike[str]", max_rows: int) -
             f"got {type(timeseries).__name__}"
         )
     return _as_written(table, source)
+
+
+def _check_run(table: "pa.Table", source: str, experiment_id: str) -> None:
+    """See that a file that says of which run it is says the right one."""
+    told = (table.schema.metadata or {}).get(_RUN_KEY, experiment_id.encode())
+    if told != experiment_id.encode():
+        raise SidecarIntegrityError(
+            f"{source}: holds the samples of {told.decode('utf-8', 'backslashreplace')!r}, not of "
+            f"{experiment_id!r}: name the file of this run, or give them as a table"
+        )
 
 
 def _as_written(table: "pa.Table", source: str) -> "pa.Table":
@@ -173,7 +193,7 @@ def _schema(result: ExperimentResult) -> "pa.Schema":
         [_field(column) for column in COLUMNS],
         metadata={
             "llem.schema_version": SCHEMA_VERSION,
-            "llem.experiment_id": result.experiment_id,
+            _RUN_KEY: result.experiment_id,
             "llem.start_time": result.start_time.isoformat(),
             "llem.devices": json.dumps(devices),
         },

@@ -68,7 +68,7 @@ def sidecar(data: bytes) -> None:
     assert table.num_rows == pq.read_metadata(pa.BufferReader(data)).num_rows <= MAX_ROWS
     assert table.get_total_buffer_size() <= MAX_TABLE_BYTES
     _samples_fit(table)
-    kept = _outcome(lambda: read_table(table, MAX_ROWS))
+    kept = _outcome(lambda: read_table(table, MAX_ROWS, experiment_id="fuzzed"))
     if not isinstance(kept, LlemError):
         _encodes_again(kept)
 

@@ -99,6 +99,19 @@ def test_a_sidecar_says_whose_samples_it_holds(store):
     }
 
 
+def test_a_file_of_another_run_is_refused(store):
+    """What it says of itself would be overwritten. Someone who means it gives the table."""
+    first = store.put(small_result(experiment_id="first"), timeseries=small_table())
+    second = small_result(experiment_id="second")
+
+    with pytest.raises(SidecarIntegrityError, match="samples of 'first', not of 'second'"):
+        store.put(second, timeseries=sidecar_of(first))
+    kept = store.put(second, timeseries=store.timeseries(first))
+
+    assert store.timeseries(kept) == small_table()
+    assert len(store) == 2
+
+
 def test_a_sidecar_keeps_how_the_sensors_read(store, tmp_path):
     """From a table, or from a file; and nothing else that a table may say of itself."""
     told = {TIMING_KEY: b'{"0": {}}', REQUESTS_KEY: b"[]", b"llem.experiment_id": b"another"}
