@@ -13,6 +13,7 @@ from llem.errors import ResultValidationError, SchemaVersionError
 from llem.importing.draft import Draft, Plain, leaves, number
 from llem.importing.imported import OURS, Imported, unmapped
 from llem.importing.llenergymeasure import Beside, read_2_0, read_engine, read_v1
+from llem.importing.tokens import divide_by_all_tokens, take_output_tokens
 
 Reader = Callable[[Plain, Beside], Draft]
 
@@ -79,6 +80,8 @@ def convert(
     draft = read(plain, files)
     _complete(draft)
     if name != OURS:
+        take_output_tokens(draft)
+        divide_by_all_tokens(draft)
         _note_what_may_mislead(draft)
     values = read_as_utc(draft.values)
     if values is not None:
@@ -139,17 +142,15 @@ def _complete(draft: Draft) -> None:
 def _note_what_may_mislead(draft: Draft) -> None:
     """Say which figures may not mean what they mean in records of llem."""
     values = draft.values
+    rate = number(values.get("avg_tokens_per_second"))
     tokens = number(values.get("total_tokens"))
-    for name, above, below in (
-        ("avg_energy_per_token_j", number(values.get("total_energy_j")), tokens),
-        ("avg_tokens_per_second", tokens, number(values.get("total_inference_time_sec"))),
-    ):
-        figure = number(values.get(name))
-        if None in (figure, above) or not below:
-            continue
-        if not math.isclose(float(figure or 0), float(above or 0) / below, rel_tol=1e-6):
-            over = "total_tokens" if below is tokens else "total_inference_time_sec"
-            draft.notes.append(f"{name}: {figure} is kept, and was not divided by {over}")
+    time_s = number(values.get("total_inference_time_sec"))
+    if rate is not None and tokens is not None and time_s:
+        if not math.isclose(rate, tokens / time_s, rel_tol=1e-6):
+            draft.notes.append(
+                f"avg_tokens_per_second: {rate} is kept, and was not divided by "
+                "total_inference_time_sec"
+            )
     measured = {key: value for key, value in values.items() if key != "effective_config"}
     zeros = [path for path, value in leaves(measured) if number(value) == 0]
     if doubtful := [path for path in zeros if _ZEROS.fullmatch(path)]:

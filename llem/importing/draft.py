@@ -116,6 +116,14 @@ def part_of(values: Mapping[str, Any], name: str) -> Plain:
     return part if isinstance(part, dict) else {}
 
 
+def processes_of(values: Mapping[str, Any]) -> Iterator[tuple[int, Plain]]:
+    """The processes that go into the record, with their places."""
+    processes = values.get("process_results")
+    for i, process in enumerate(processes if isinstance(processes, list) else []):
+        if isinstance(process, dict):
+            yield i, process
+
+
 def number(value: Any) -> float | None:
     """*value* where it is a number."""
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None

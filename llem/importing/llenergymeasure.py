@@ -14,7 +14,7 @@ bundle 2.0              ``declared_config_hash``, ``throttle`` by axes, ``system
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -23,7 +23,7 @@ import attrs
 from llem.domain.energy import ThermalThrottleInfo
 from llem.domain.environment import EnvironmentSnapshot, HardwareEnvironment
 from llem.domain.process import EnergyMetrics
-from llem.importing.draft import Draft, Plain, fit, forget_empty, number, part_of
+from llem.importing.draft import Draft, Plain, fit, forget_empty, number, part_of, processes_of
 
 Beside = Mapping[str, Plain]
 """The objects in the files beside a document, by the files' names."""
@@ -56,7 +56,7 @@ def read_v1(document: Plain, _: Beside) -> Draft:
     hardware = document.get("environment")
     _take_hardware(draft, hardware)
     rests = draft.left.get("process_results", {})
-    for i, process in _processes(draft):
+    for i, process in processes_of(draft.values):
         rest = rests.pop(i, {})
         process.pop("schema_version", None)
         forget_empty(rest, *_NO_V1)
@@ -121,14 +121,6 @@ def _heed_absence(draft: Draft) -> None:
         _forget_energy(draft, "no meter ran")
     else:
         draft.notes.append("total_energy_j: 0 J is kept, since nothing says it was not measured")
-
-
-def _processes(draft: Draft) -> Iterator[tuple[int, Plain]]:
-    """The processes that go into the record, with their places."""
-    processes = draft.values.get("process_results")
-    for i, process in enumerate(processes if isinstance(processes, list) else []):
-        if isinstance(process, dict):
-            yield i, process
 
 
 def _take_hardware(draft: Draft, hardware: Any) -> None:
@@ -213,7 +205,7 @@ def _count_time_once(draft: Draft) -> None:
     processes = number(aggregation.get("num_processes")) or 1
     if processes == 1:
         return
-    time_s = _wall_clock([part_of(process, "timestamps") for _, process in _processes(draft)])
+    time_s = _wall_clock([part_of(process, "timestamps") for _, process in processes_of(draft.values)])
     time_s = _wall_clock([values], "start_time", "end_time") if time_s is None else time_s
     tokens, summed_s = number(values.get("total_tokens")), values.get("total_inference_time_sec")
     if time_s is None or tokens is None:
@@ -221,7 +213,7 @@ def _count_time_once(draft: Draft) -> None:
     mean = values.get("avg_tokens_per_second")
     if aggregation.setdefault("mean_process_tokens_per_second", mean) != mean:
         draft.leave("avg_tokens_per_second", "the mean of the processes' rates")
-    each = [part_of(p, "inference_metrics").get("inference_time_sec") for _, p in _processes(draft)]
+    each = [part_of(p, "inference_metrics").get("inference_time_sec") for _, p in processes_of(draft.values)]
     if not each or not _is_sum(summed_s, each):
         draft.leave("total_inference_time_sec", "summed over processes")
     values["total_inference_time_sec"] = time_s

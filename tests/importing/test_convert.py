@@ -213,13 +213,79 @@ def test_energy_that_a_warning_says_was_not_measured(v5):
     assert {"energy_adjusted_j", "energy_breakdown.adjusted_j"} <= {*paths(imported)}
 
 
-def test_a_figure_per_token_that_was_not_over_all_tokens(v2, v1):
-    """It is kept as it was written, and noted; one that was is not."""
-    imported = v2.convert()
+@pytest.mark.parametrize("name", ["v2", "v3", "v5", "bundle2"])
+def test_energy_per_output_token(name, request):
+    """Is per token in and out in a record, which is noted; the record still gives the former."""
+    document = request.getfixturevalue(name)
+    plain, imported = document.plain, document.convert()
 
-    assert imported.result.avg_energy_per_token_j == v2.plain["avg_energy_per_token_j"]
-    assert "avg_energy_per_token_j" in noted(imported)
-    assert "avg_energy_per_token_j" not in noted(v1.convert())
+    result = imported.result
+    former = plain["avg_energy_per_token_j"]
+    assert result.avg_energy_per_token_j == plain["total_energy_j"] / plain["total_tokens"]
+    assert result.energy_per_output_token_j == pytest.approx(former)
+    assert (
+        f"avg_energy_per_token_j: was per output token ({former:.4g} J), is per token in and out; "
+        "energy_per_output_token_j has the former"
+    ) in imported.notes
+
+
+def test_energy_per_token_in_and_out(v1):
+    """It is kept as it was written, and not noted."""
+    imported = v1.convert()
+
+    assert imported.result.avg_energy_per_token_j == v1.plain["avg_energy_per_token_j"]
+    assert "avg_energy_per_token_j" not in noted(imported)
+
+
+def test_energy_per_something_else(v5):
+    """It is kept as it was written, and noted."""
+    imported = v5.convert(v5.plain | {"avg_energy_per_token_j": 1.5})
+
+    assert imported.result.avg_energy_per_token_j == 1.5
+    assert (
+        "avg_energy_per_token_j: 1.5 is kept, and is neither per total_tokens nor per output token"
+    ) in imported.notes
+
+
+def test_energy_per_output_token_of_a_process(v2):
+    """As that of the run."""
+    document = v2.plain
+    metrics = document["process_results"][0]["energy_metrics"]
+    metrics["energy_per_token_j"] = metrics["total_energy_j"] / 160
+
+    imported = v2.convert(document)
+
+    (process,) = imported.result.process_results
+    assert process.energy_metrics.energy_per_token_j == metrics["total_energy_j"] / 480
+    assert "process_results[0].energy_metrics.energy_per_token_j" in noted(imported)
+
+
+def test_output_tokens_that_the_source_tells_elsewhere(v1, v2, v3):
+    """By its processes, by a figure per token, or by what energy was divided by."""
+    none = {"process_results": [], "multi_gpu": None, "flops_per_output_token": None}
+    bare = v3.plain | none
+
+    found = [
+        (imported.result.output_tokens, note)
+        for imported in (v1.convert(), v2.convert(), v3.convert(), v3.convert(bare))
+        for note in imported.notes
+        if note.startswith("output_tokens: ")
+    ]
+
+    assert found == [
+        (320, "output_tokens: 320, by the processes"),
+        (160, "output_tokens: 160, by the processes"),
+        (160, "output_tokens: 160, by flops_per_output_token"),
+        (160, "output_tokens: 160, by avg_energy_per_token_j"),
+    ]
+
+
+def test_output_tokens_that_no_figure_gives(v3):
+    """They are not known: what comes out is no whole number, or does not fit the tokens in."""
+    none = {"multi_gpu": None, "flops_per_output_token": None}
+
+    assert v3.convert(v3.plain | none | {"avg_energy_per_token_j": 7.5}).result.output_tokens is None
+    assert v3.convert(v3.plain | none | {"input_tokens": 300}).result.output_tokens is None
 
 
 def test_zeros_that_may_not_be_measured(v2):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llem.auditing import audit
 from llem.codec import from_json, measurement_config_hash, to_json
 from llem.importing import Imported, convert
 
@@ -217,6 +218,11 @@ def test_it_is_the_same_each_time(each):
     assert each.convert() == each.convert()
 
 
+def test_no_figure_differs_from_its_evidence(each):
+    """An audit of the record finds none, though it may lack evidence."""
+    assert audit(each.convert().result, None).agrees
+
+
 def test_naive_times_are_read_as_utc(each):
     """Which is noted; those with a zone keep it."""
     imported = each.convert()
@@ -320,5 +326,6 @@ def test_a_document_of_a_real_a100():
     assert imported.format == "llenergymeasure 2.0"
     assert imported.unmapped == ()
     assert lost(json.loads(A100.read_bytes()), imported) == []
-    with pytest.warns(match="read as UTC"):
-        assert imported.as_read == from_json(A100.read_bytes())
+    assert imported.result.avg_energy_per_token_j == pytest.approx(228.03882500813023 / 1920)
+    assert imported.result.output_tokens == 640
+    assert audit(imported.result, None).agrees
