@@ -67,6 +67,7 @@ def read_v1(document: Plain, _: Beside) -> Draft:
             rests[i] = rest
     if not rests:
         draft.left.pop("process_results", None)
+    _name_model(draft)
     _heed_failure_of_run(draft)
     _count_time_once(draft)
     return draft
@@ -121,6 +122,19 @@ def _heed_absence(draft: Draft) -> None:
         _forget_energy(draft, "no meter ran")
     else:
         draft.notes.append("total_energy_j: 0 J is kept, since nothing says it was not measured")
+
+
+def _name_model(draft: Draft) -> None:
+    """Have the model's name where records have it; 1.x calls it ``model_name``."""
+    config = draft.values.get("effective_config")
+    named = [process.get("model_name") for _, process in processes_of(draft.values)]
+    if not isinstance(config, dict) or "model" in config:
+        return
+    for name in (config.get("model_name"), *named[:1]):
+        if isinstance(name, str) and name:
+            config["model"] = name
+            draft.notes.append("effective_config: model was added, which is model_name there")
+            return
 
 
 def _take_hardware(draft: Draft, hardware: Any) -> None:

@@ -1,6 +1,8 @@
 """``llem import``: files in, results kept, and a line for all that has no home."""
 
+import csv
 import errno
+import io
 import json
 import os
 import shutil
@@ -54,6 +56,15 @@ def test_a_file_is_kept_under_a_key(llem):
     assert '  no home: energy_breakdown.baseline_method = "validated"' in others
     assert "  note: start_time: times have no zone there, and were read as UTC" in others
     assert result.measurement_warnings[-1].startswith("imported: from llenergymeasure 2.0; ")
+
+
+@pytest.mark.parametrize("name", ["v1.json", "v2.json", "v3", "v5", "bundle2"])
+def test_each_format_keeps_the_name_of_its_model(llem, name):
+    """The export shows it."""
+    llem("import", KEPT / name)
+
+    (row,) = csv.DictReader(io.StringIO(llem("export").out))
+    assert row["model"] in ("gpt2", "TinyLlama/TinyLlama-1.1B-Chat-v1.0", "Qwen/Qwen2.5-0.5B")
 
 
 def test_a_folder_is_its_result(llem, v3):

@@ -7,7 +7,7 @@ import attrs
 import pytest
 
 from llem.codec import measurement_config_hash, to_json, to_stored_json
-from llem.domain.result import ExperimentResult
+from llem.domain.result import ExperimentResult, model_name
 from llem.errors import (
     MalformedResultError,
     ResultIntegrityError,
@@ -381,6 +381,29 @@ def test_files_of_another_experiment_are_left_out(v5):
         "config.json: declared_config.task.model",
         "environment.json: hardware.gpu.name",
     } <= {*paths(imported)}
+
+
+@pytest.mark.parametrize("place", ["effective_config", "process_results"])
+def test_the_model_of_1_x(v1, place):
+    """Is in the configuration, by its name there or that of the first process; it is noted."""
+    document = v1.plain
+    if place == "effective_config":
+        document["process_results"] = []
+    else:
+        del document["effective_config"]["model_name"]
+
+    imported = v1.convert(document)
+
+    assert model_name(imported.result.effective_config) == "TinyLlama/TinyLlama-1.1B-Chat-v1.0"
+    assert "effective_config: model was added, which is model_name there" in imported.notes
+
+
+def test_a_model_of_1_x_under_both_names(v1):
+    """The one that is ours is taken."""
+    document = v1.plain
+    document["effective_config"]["model"] = "mine"
+
+    assert v1.convert(document).result.effective_config["model"] == "mine"
 
 
 def test_a_model_that_the_configuration_names_otherwise(v3):
