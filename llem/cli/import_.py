@@ -1,6 +1,7 @@
 """``llem import``: results that other tools or older versions wrote, converted and kept."""
 
 import os
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,7 @@ from llem.errors import (
 )
 from llem.importing import Imported, Unmapped, convert
 from llem.importing.convert import BESIDE
+from llem.importing.zone import zone_of
 from llem.protocols import StoredResult
 from llem.report.figures import counted, printable, unicode_text
 from llem.store import ResultStore
@@ -44,6 +46,7 @@ def import_verb(
     root: Root = "results",
     strict: Annotated[bool, Parameter(negative="")] = False,
     again: Annotated[bool, Parameter(negative="")] = False,
+    timezone: Annotated[str, Parameter(allow_leading_hyphen=True)] = "UTC",
     as_json: AsJson = False,
 ) -> int:
     """
@@ -61,13 +64,16 @@ def import_verb(
         Keep no result of which a field has no home.
     again
         Keep a result also where one of the same experiment is kept already.
+    timezone
+        Zone of times that have none there: its name, such as Europe/Berlin, or the offset from UTC,
+        such as +02:00. llenergymeasure writes local times of the machine it runs on.
     """
-    store = ResultStore(root)
+    store, zone = ResultStore(root), zone_of(timezone)
     known = {} if again else _experiments(store)
     told, status = [], 0
     for file in files:
         try:
-            imported, table = read(os.fspath(file))
+            imported, table = read(os.fspath(file), zone)
             _check(imported, strict=strict, known=known)
             kept = store.put(imported.result, timeseries=table)
         except (StoreWriteError, CommitUnknownError):
@@ -87,9 +93,13 @@ def import_verb(
     return status
 
 
-def read(file: str) -> tuple[Imported, "pa.Table | None"]:
+def read(file: str, zone: tzinfo = UTC) -> tuple[Imported, "pa.Table | None"]:
     """
     The document in *file*, or in the folder *file*, as a record, and its time series.
+
+    Args:
+        file: The path.
+        zone: Zone of times that have none.
 
     Raises:
         LlemError: It cannot be read or converted.
@@ -102,7 +112,7 @@ def read(file: str) -> tuple[Imported, "pa.Table | None"]:
         for name in BESIDE
         if os.path.lexists(os.path.join(folder, name)) and name != os.path.basename(path)
     }
-    imported = convert(document, beside=beside, source=path)
+    imported = convert(document, beside=beside, source=path, timezone=zone)
     if imported.as_read.timeseries is None:
         return imported, None
     return _with_timeseries(imported, path)

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping
+from datetime import UTC, tzinfo
 
 from llem.codec import measurement_config_hash, read_document, result_from_mapping
 from llem.codec.document import parse, refuse_what_orjson_lets_pass
@@ -14,6 +15,7 @@ from llem.importing.draft import Draft, Plain, leaves, number
 from llem.importing.imported import OURS, Imported, unmapped
 from llem.importing.llenergymeasure import Beside, read_2_0, read_engine, read_v1
 from llem.importing.tokens import divide_by_all_tokens, take_output_tokens
+from llem.importing.zone import take_zone
 
 Reader = Callable[[Plain, Beside], Draft]
 
@@ -40,7 +42,11 @@ _ZEROS = re.compile(
 
 
 def convert(
-    document: bytes | str, *, beside: Mapping[str, bytes] | None = None, source: str = "document"
+    document: bytes | str,
+    *,
+    beside: Mapping[str, bytes] | None = None,
+    source: str = "document",
+    timezone: tzinfo = UTC,
 ) -> Imported:
     """
     The record of a document that another tool wrote, or an older llem.
@@ -56,6 +62,7 @@ def convert(
         beside: Content of the files beside it, by name: ``config.json``, ``environment.json`` and
             ``system.json``, where some formats keep a part of the record.
         source: What messages call it, such as its path.
+        timezone: Zone of times that have none there: local ones of the machine that wrote them.
 
     Raises:
         MalformedResultError: It, or a file beside it, is no JSON object.
@@ -83,11 +90,9 @@ def convert(
         take_output_tokens(draft)
         divide_by_all_tokens(draft)
         _note_what_may_mislead(draft)
-    values = read_as_utc(draft.values)
-    if values is not None:
-        draft.notes.append("start_time: times have no zone there, and were read as UTC")
+    take_zone(draft, timezone)
     return Imported(
-        as_read=result_from_mapping(values or draft.values, source=source),
+        as_read=result_from_mapping(draft.values, source=source),
         format=name,
         unmapped=tuple(
             unmapped(path, value, draft.reasons.get(path)) for path, value in draft.homeless()
@@ -145,12 +150,12 @@ def _note_what_may_mislead(draft: Draft) -> None:
     rate = number(values.get("avg_tokens_per_second"))
     tokens = number(values.get("total_tokens"))
     time_s = number(values.get("total_inference_time_sec"))
-    if rate is not None and tokens is not None and time_s:
-        if not math.isclose(rate, tokens / time_s, rel_tol=1e-6):
-            draft.notes.append(
-                f"avg_tokens_per_second: {rate} is kept, and was not divided by "
-                "total_inference_time_sec"
-            )
+    is_known = rate is not None and tokens is not None and time_s
+    if is_known and not math.isclose(rate, tokens / time_s, rel_tol=1e-6):
+        draft.notes.append(
+            f"avg_tokens_per_second: {rate} is kept, and was not divided by "
+            "total_inference_time_sec"
+        )
     measured = {key: value for key, value in values.items() if key != "effective_config"}
     zeros = [path for path, value in leaves(measured) if number(value) == 0]
     if doubtful := [path for path in zeros if _ZEROS.fullmatch(path)]:

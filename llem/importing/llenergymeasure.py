@@ -219,7 +219,9 @@ def _count_time_once(draft: Draft) -> None:
     processes = number(aggregation.get("num_processes")) or 1
     if processes == 1:
         return
-    time_s = _wall_clock([part_of(process, "timestamps") for _, process in processes_of(draft.values)])
+    time_s = _wall_clock(
+        [part_of(process, "timestamps") for _, process in processes_of(draft.values)]
+    )
     time_s = _wall_clock([values], "start_time", "end_time") if time_s is None else time_s
     tokens, summed_s = number(values.get("total_tokens")), values.get("total_inference_time_sec")
     if time_s is None or tokens is None:
@@ -227,7 +229,10 @@ def _count_time_once(draft: Draft) -> None:
     mean = values.get("avg_tokens_per_second")
     if aggregation.setdefault("mean_process_tokens_per_second", mean) != mean:
         draft.leave("avg_tokens_per_second", "the mean of the processes' rates")
-    each = [part_of(p, "inference_metrics").get("inference_time_sec") for _, p in processes_of(draft.values)]
+    each = [
+        part_of(p, "inference_metrics").get("inference_time_sec")
+        for _, p in processes_of(draft.values)
+    ]
     if not each or not _is_sum(summed_s, each):
         draft.leave("total_inference_time_sec", "summed over processes")
     values["total_inference_time_sec"] = time_s

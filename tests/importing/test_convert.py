@@ -284,7 +284,9 @@ def test_output_tokens_that_no_figure_gives(v3):
     """They are not known: what comes out is no whole number, or does not fit the tokens in."""
     none = {"multi_gpu": None, "flops_per_output_token": None}
 
-    assert v3.convert(v3.plain | none | {"avg_energy_per_token_j": 7.5}).result.output_tokens is None
+    assert (
+        v3.convert(v3.plain | none | {"avg_energy_per_token_j": 7.5}).result.output_tokens is None
+    )
     assert v3.convert(v3.plain | none | {"input_tokens": 300}).result.output_tokens is None
 
 
