@@ -23,12 +23,18 @@ from llem.domain.energy import (
     BaselineMethod,
     DeviceEnergy,
     EnergyBreakdown,
+    MultiGPUMetrics,
     Phase,
     PhaseEnergy,
     Sensor,
     ThermalThrottleInfo,
 )
-from llem.domain.environment import CUDAEnvironment
+from llem.domain.environment import (
+    CUDAEnvironment,
+    EnvironmentSnapshot,
+    GPUEnvironment,
+    HardwareEnvironment,
+)
 from llem.domain.fields import descriptions
 from llem.domain.latency import LatencyStatistics, WarmupResult
 from llem.domain.result import ExperimentResult
@@ -45,7 +51,7 @@ from llem.report.figures import (
 )
 from llem.report.summary import Line, details, evidence, headline
 from llem.report.table import COLUMNS, error_bound_per_token_j, to_csv, to_row
-from llem.testing import results, small_result
+from llem.testing import filled, results, small_result
 
 # Figures
 
@@ -837,6 +843,31 @@ def test_csv_is_a_header_and_a_line_a_result() -> None:
     assert end == ""
 
 
+def test_devices_that_no_meter_of_ours_read() -> None:
+    """Are as many as the record speaks of, and called as its environment calls the first."""
+    gpus = tuple(GPUEnvironment(name=name) for name in ("A100", "H100"))
+    machine = filled(HardwareEnvironment, gpu=gpus[0], gpus=())
+    snapshot = filled(EnvironmentSnapshot, hardware=machine)
+    of_two = attrs.evolve(snapshot, hardware=attrs.evolve(machine, gpus=gpus))
+    several = MultiGPUMetrics(num_gpus=2, energy_per_gpu_j=(1.0, 2.0))
+
+    found = [
+        (row["num_devices"], row["device_name"])
+        for row in (
+            to_row("k", small_result(multi_gpu=multi_gpu, environment_snapshot=environment))
+            for multi_gpu, environment in (
+                (several, snapshot),
+                (several, None),
+                (None, of_two),
+                (None, snapshot),
+                (None, None),
+            )
+        )
+    ]
+
+    assert found == [(2, "A100"), (2, None), (2, "A100"), (1, "A100"), (None, None)]
+
+
 def test_csv_of_nothing_is_a_header() -> None:
     """A program may read it all the same."""
     assert to_csv([]) == ",".join(["key", *COLUMNS]) + "\r\n"
@@ -872,7 +903,7 @@ def test_what_is_not_known_is_empty() -> None:
         "throttled",
     ):
         assert first[column] == "", column
-    assert (first["model"], first["num_devices"]) == ("unnamed", "0")
+    assert (first["model"], first["num_devices"]) == ("unnamed", "")
     assert (second["total_energy_j"], second["total_flops"]) == ("0.0", "0.0")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from llem.domain.energy import Phase
+from llem.domain.environment import GPUEnvironment
 from llem.domain.latency import LatencyStatistics
 from llem.domain.result import ExperimentResult, model_name
 from llem.report.figures import unicode_text
@@ -35,8 +36,27 @@ def _scalar(value: Any) -> Any:
     return str(value) if isinstance(value, Mapping | tuple) else value
 
 
+def _num_devices(result: ExperimentResult) -> int | None:
+    """As many as were metered, else as many as the record of another tool speaks of."""
+    if result.devices:
+        return len(result.devices)
+    if result.multi_gpu is not None:
+        return result.multi_gpu.num_gpus
+    return len(_gpus(result)) or None
+
+
 def _first_gpu(result: ExperimentResult) -> str | None:
-    return result.devices[0].name if result.devices else None
+    if result.devices:
+        return result.devices[0].name
+    return next((gpu.name for gpu in _gpus(result)), None)
+
+
+def _gpus(result: ExperimentResult) -> tuple[GPUEnvironment, ...]:
+    """The GPUs of the machine, where its environment names them."""
+    snapshot = result.environment_snapshot
+    if snapshot is None:
+        return ()
+    return snapshot.hardware.gpus or tuple(filter(None, [snapshot.hardware.gpu]))
 
 
 def error_bound_j(result: ExperimentResult) -> float | None:
@@ -112,7 +132,7 @@ COLUMNS: dict[str, Callable[[ExperimentResult], Any]] = {
     "energy_per_output_token_j": _field("energy_per_output_token_j"),
     "baseline_power_w": _field("baseline_power_w"),
     "energy_adjusted_j": _field("energy_adjusted_j"),
-    "num_devices": lambda result: len(result.devices),
+    "num_devices": _num_devices,
     "device_name": _first_gpu,
     "num_processes": lambda result: result.aggregation.num_processes,
     "total_flops": _field("total_flops"),
