@@ -1,5 +1,6 @@
 """A document of any known format to a record."""
 
+import codecs
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -102,6 +103,8 @@ def convert(
 
 
 def _parsed(text: bytes, source: str) -> Plain:
+    """The object that *text* is; others than llem may begin a text with a byte order mark."""
+    text = text.removeprefix(codecs.BOM_UTF8)
     plain = parse(text, source)
     refuse_what_orjson_lets_pass(text, source)
     return plain
@@ -147,15 +150,7 @@ def _complete(draft: Draft) -> None:
 def _note_what_may_mislead(draft: Draft) -> None:
     """Say which figures may not mean what they mean in records of llem."""
     values = draft.values
-    rate = number(values.get("avg_tokens_per_second"))
-    tokens = number(values.get("total_tokens"))
-    time_s = number(values.get("total_inference_time_sec"))
-    is_known = rate is not None and tokens is not None and time_s
-    if is_known and not math.isclose(rate, tokens / time_s, rel_tol=1e-6):
-        draft.notes.append(
-            f"avg_tokens_per_second: {rate} is kept, and was not divided by "
-            "total_inference_time_sec"
-        )
+    _note_rate(draft)
     measured = {key: value for key, value in values.items() if key != "effective_config"}
     zeros = [path for path, value in leaves(measured) if number(value) == 0]
     if doubtful := [path for path in zeros if _ZEROS.fullmatch(path)]:
@@ -165,3 +160,18 @@ def _note_what_may_mislead(draft: Draft) -> None:
         del draft.left["llenergymeasure_version"]
         draft.notes.append(f"llenergymeasure_version: {writer} wrote it")
     draft.forget_empty("llenergymeasure_version")
+
+
+def _note_rate(draft: Draft) -> None:
+    """Say so where the tokens per second are not what the record's own fields give."""
+    rate, tokens, time_s = (
+        number(draft.values.get(name))
+        for name in ("avg_tokens_per_second", "total_tokens", "total_inference_time_sec")
+    )
+    if rate is None or tokens is None or not time_s:
+        return
+    if not math.isclose(rate, tokens / time_s, rel_tol=1e-6):
+        draft.notes.append(
+            f"avg_tokens_per_second: {rate} is kept, and was not divided by "
+            "total_inference_time_sec"
+        )
