@@ -292,16 +292,28 @@ def _take_axes(draft: Draft) -> None:
         "thermal": thermal.pop("any", False),
         "hw_thermal": thermal.pop("hw", False),
         "sw_thermal": thermal.pop("sw", False),
-        "hw_power": power.get("hw", False),
-        "power": power.pop("hw", False),
+        "hw_power": power.pop("hw", False),
+        "power": power.pop("any", False),
     }
-    if power.get("sw") is False:
-        del power["sw"]
-        power.pop("any", None)
+    _take_cap(draft, taken, power)
     left |= {name: rest for name, rest in (("thermal", thermal), ("power", power)) if rest}
     draft.values["thermal_throttle"] = taken
     if left:
         draft.left["throttle"] = left
+
+
+def _take_cap(draft: Draft, taken: Plain, power: Plain) -> None:
+    """Take the driver's power cap, a power limit that is none in hardware."""
+    cap, brake = power.get("sw"), taken["hw_power"]
+    if taken["power"] is False:
+        taken["power"] = brake or cap is True
+    if not isinstance(cap, bool) or (cap and brake):
+        return
+    del power["sw"]
+    if cap:
+        draft.notes.append(
+            "throttle.power.sw: true is thermal_throttle.power without hw_power, the driver's cap"
+        )
 
 
 def _take_environment(draft: Draft, name: str, snapshot: Plain) -> None:

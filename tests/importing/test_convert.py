@@ -1,5 +1,6 @@
 """What is decided on the way: which format it is, what was measured, what belongs together."""
 
+import codecs
 import json
 import warnings
 
@@ -104,6 +105,17 @@ def test_what_is_no_json_object_is_refused(text, v3):
         convert(text)
     with pytest.raises(MalformedResultError, match=r"^document: config\.json: "):
         convert(v3.file.read_bytes(), beside={"config.json": text})
+
+
+def test_a_byte_order_mark(each):
+    """Editors of others write one, in the files beside a document too. llem writes none."""
+    mark = codecs.BOM_UTF8
+    beside = {name: mark + content for name, content in each.beside.items()}
+
+    assert convert(mark + each.file.read_bytes(), beside=beside) == each.convert()
+    assert convert((mark + each.file.read_bytes()).decode(), beside=beside) == each.convert()
+    with pytest.raises(MalformedResultError):
+        convert(mark + to_json(OURS))
 
 
 def test_a_value_that_no_record_may_hold_is_refused(each):
@@ -490,6 +502,18 @@ def test_packages_as_text_and_as_a_list(v2):
 
     assert imported.result.environment_snapshot.installed_packages == ("numpy==1",)
     assert "environment_snapshot.pip_freeze" in paths(imported)
+
+
+def test_both_power_limits(bundle2):
+    """Which the record cannot tell from the one in hardware: that of the driver is listed."""
+    document = bundle2.plain
+    document["throttle"]["power"] = {"hw": True, "sw": True, "any": True}
+
+    imported = bundle2.convert(document)
+
+    throttle = imported.result.thermal_throttle
+    assert (throttle.power, throttle.hw_power) == (True, True)
+    assert [path for path in paths(imported) if "throttle" in path] == ["throttle.power.sw"]
 
 
 def test_throttling_by_no_axes(bundle2):

@@ -108,12 +108,12 @@ HOMELESS = {
         "session.warmup_total_duration_s",
         "session.warmup_total_energy_j",
         "session.window_count",
-        "throttle.power.any",
-        "throttle.power.sw",
     },
 }
 
-IDENTITY = {"schema_version", "bundle_version", "energy_tracking_failed", "throttle.thermal.any"}
+IDENTITY = {"schema_version", "bundle_version", "energy_tracking_failed"} | {
+    f"throttle.{axis}.any" for axis in ("thermal", "power")
+}
 """What says the format, and flags whose truth the record tells in its own way."""
 
 
@@ -302,13 +302,17 @@ def test_a_configuration_in_a_frame(v5):
 
 
 def test_throttling_by_axes(bundle2):
-    """The software's power cap is no power limit in hardware; it was seen all the same."""
-    throttle = bundle2.convert().result.thermal_throttle
+    """The driver's power cap is a power limit that is none in hardware; it is noted."""
+    imported = bundle2.convert()
 
+    throttle = imported.result.thermal_throttle
     assert throttle.detected
     assert (throttle.thermal, throttle.sw_thermal, throttle.hw_thermal) == (True, True, False)
-    assert (throttle.power, throttle.hw_power) == (False, False)
+    assert (throttle.power, throttle.hw_power) == (True, False)
     assert throttle.throttle_timestamps == (12.5, 30.25)
+    assert (
+        "throttle.power.sw: true is thermal_throttle.power without hw_power, the driver's cap"
+    ) in imported.notes
 
 
 def test_the_baseline_of_a_bundle(bundle2):
