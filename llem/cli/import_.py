@@ -122,9 +122,12 @@ def _with_timeseries(imported: Imported, path: str) -> tuple[Imported, "pa.Table
     """*imported* with the samples beside *path*, or without where they are none of ours."""
     if imported.is_ours and not imported.unmapped:
         table = ResultStore(os.path.dirname(path) or ".").timeseries(Path(path))
-        return imported if table else imported.without_timeseries("it is gone"), table
+        return imported if table else imported.without_timeseries(
+            f"{TIMESERIES_NAME} is gone"
+        ), table
     if imported.as_read.timeseries != TIMESERIES_NAME:
-        return imported.without_timeseries(f"is not called {TIMESERIES_NAME}"), None
+        name = imported.as_read.timeseries
+        return imported.without_timeseries(f"{name} is not called {TIMESERIES_NAME}"), None
     try:
         beside = os.path.join(os.path.dirname(path), TIMESERIES_NAME)
         return imported, read_table(beside, MAX_ROWS, experiment_id=imported.result.experiment_id)
@@ -159,12 +162,25 @@ def _check(imported: Imported, *, strict: bool, known: dict[str, str]) -> None:
             f"not kept: {known[experiment]} is of the same experiment, {experiment}; "
             "--again keeps it once more"
         )
-    if strict and imported.unmapped:
-        listed = "\n  ".join(map(_line, imported.unmapped))
-        raise ResultValidationError(
-            f"not kept: {counted(len(imported.unmapped), 'field has', 'fields have')} no home; "
-            f"without --strict the rest is kept:\n  {listed}"
+    if strict and _lost(imported):
+        count = len(imported.unmapped)
+        what = (
+            f"{counted(count, 'field has', 'fields have')} no home"
+            if count
+            else "its samples would be lost"
         )
+        listed = "\n  ".join(_lost(imported))
+        raise ResultValidationError(
+            f"not kept: {what}; without --strict the rest is kept:\n  {listed}"
+        )
+
+
+def _lost(imported: Imported) -> list[str]:
+    """A line for each part of the source that is not in the record."""
+    lost = [_line(field) for field in imported.unmapped]
+    if imported.samples_lost is not None:
+        lost.append(f"samples not kept: {imported.samples_lost}")
+    return lost
 
 
 def _with_path(message: str, file: Path) -> str:
@@ -175,6 +191,8 @@ def _print(file: Path, kept: StoredResult, imported: Imported) -> None:
     print(printable(f"{file}: kept as {kept.key}, from {imported.format}"))
     for field in imported.unmapped:
         print(printable(f"  no home: {_line(field)}"))
+    if imported.samples_lost is not None:
+        print(printable(f"  samples not kept: {imported.samples_lost}"))
     for note in imported.notes:
         print(printable(f"  note: {note}"))
 
@@ -195,4 +213,5 @@ def _as_json(file: Path, kept: StoredResult, imported: Imported) -> dict[str, An
             for field in imported.unmapped
         ],
         "notes": imported.notes,
+        "samples_not_kept": imported.samples_lost and unicode_text(imported.samples_lost),
     }

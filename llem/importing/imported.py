@@ -40,12 +40,15 @@ class Imported:
             converted.
         unmapped: Every field that the record has no home for.
         notes: What was assumed or worked out, each beginning with the field.
+        samples_lost: Why the time series that the document names is not kept. None: it is, or
+            there is none.
     """
 
     as_read: ExperimentResult
     format: str
     unmapped: tuple[Unmapped, ...] = ()
     notes: tuple[str, ...] = ()
+    samples_lost: str | None = None
 
     @property
     def is_ours(self) -> bool:
@@ -55,19 +58,20 @@ class Imported:
     @property
     def result(self) -> ExperimentResult:
         """The record to keep: where it was converted, a measurement warning says from what."""
-        if self.is_ours and not self.unmapped:
+        if self.is_ours and not self.unmapped and self.samples_lost is None:
             return self.as_read
         told = (*self.as_read.measurement_warnings, self._provenance())
         return attrs.evolve(self.as_read, measurement_warnings=told)
 
     def without_timeseries(self, reason: str) -> "Imported":
         """The same without the time series that the document names; *reason* says why."""
-        lost = unmapped("timeseries", self.as_read.timeseries, reason)
         as_read = attrs.evolve(self.as_read, timeseries=None)
-        return attrs.evolve(self, as_read=as_read, unmapped=(*self.unmapped, lost))
+        return attrs.evolve(self, as_read=as_read, samples_lost=reason)
 
     def _provenance(self) -> str:
         parts = [f"from {self.format}", *self.notes]
+        if self.samples_lost is not None:
+            parts.append("its time series was not kept: keep the source")
         if self.unmapped:
             names = [*dict.fromkeys(_in_short(field.path) for field in self.unmapped)]
             more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""

@@ -122,35 +122,65 @@ def test_samples_in_our_columns_are_taken_along(llem, v3):
     assert ResultStore("results").timeseries(key).equals(small_table())
 
 
-def test_samples_in_other_columns_are_listed(llem, v3):
-    """With the reason; the record names none, and says so."""
+def test_samples_in_other_columns_are_not_kept(llem, v3):
+    """A line of its own says why; the record names none, and says so."""
     put_samples(v3, their_table())
 
     outcome = llem("import", v3)
 
     result = only()[1]
     assert outcome.status == 0
-    assert 'no home: timeseries = "timeseries.parquet" (' in outcome.out
+    assert f"  samples not kept: {v3 / 'timeseries.parquet'}: " in outcome.out
+    assert "no home: timeseries" not in outcome.out
     assert "must have the columns timestamp_s, gpu_power_w" in outcome.out
     assert result.timeseries is None
-    assert "timeseries" in result.measurement_warnings[-1]
+    assert "its time series was not kept" in result.measurement_warnings[-1]
 
 
-def test_samples_that_are_gone_are_listed(llem, v3):
+def test_samples_that_are_gone(llem, v3):
     outcome = llem("import", v3)
 
     assert outcome.status == 0
-    assert "timeseries.parquet: there is no Parquet file)" in outcome.out
+    lost = f"{v3 / 'timeseries.parquet'}: there is no Parquet file"
+    assert f"  samples not kept: {lost}\n" in outcome.out
+    (entry,) = llem("import", "--json", "--again", v3).json
+    assert entry["samples_not_kept"] == lost
 
 
-def test_samples_under_another_name_are_listed(llem, v3):
+def test_samples_that_are_broken(llem, v3):
+    (v3 / "timeseries.parquet").write_bytes(b"PAR1")
+
+    outcome = llem("import", v3)
+
+    assert outcome.status == 0
+    assert f"  samples not kept: {v3 / 'timeseries.parquet'}: " in outcome.out
+    assert only()[1].timeseries is None
+
+
+@pytest.mark.parametrize("content", [None, b"PAR1"])
+def test_strict_needs_the_samples(llem, v3, content):
+    """They are there and whole, or nothing is kept."""
+    document = json.loads((v3 / "result.json").read_bytes())
+    document["latency_stats"] |= {"itl_full_mean_ms": None, "itl_full_p99_ms": None}
+    (v3 / "result.json").write_text(json.dumps(document))
+    if content is not None:
+        (v3 / "timeseries.parquet").write_bytes(content)
+
+    outcome = llem("import", "--strict", v3)
+
+    assert (outcome.status, outcome.out) == (1, "")
+    assert f"\n  samples not kept: {v3 / 'timeseries.parquet'}: " in outcome.err
+    assert not Path("results").exists()
+
+
+def test_samples_under_another_name_are_not_kept(llem, v3):
     """Whatever lies there is not read."""
     document = json.loads((v3 / "result.json").read_bytes()) | {"timeseries": "power.parquet"}
     (v3 / "result.json").write_text(json.dumps(document))
 
     outcome = llem("import", v3)
 
-    assert '"power.parquet" (is not called timeseries.parquet)' in outcome.out
+    assert "  samples not kept: power.parquet is not called timeseries.parquet\n" in outcome.out
 
 
 def test_a_result_of_ours_from_another_root(llem, tmp_path):
@@ -185,7 +215,7 @@ def test_samples_of_ours_that_are_gone(llem, tmp_path):
     outcome = llem("import", kept.path)
 
     assert outcome.status == 0
-    assert 'no home: timeseries = "timeseries.parquet" (it is gone)' in outcome.out
+    assert "  samples not kept: timeseries.parquet is gone\n" in outcome.out
     assert only()[1].timeseries is None
 
 
@@ -236,7 +266,8 @@ def test_strict_keeps_nothing_that_has_no_home(llem):
     outcome = llem("import", "--strict", KEPT / "v3")
 
     assert (outcome.status, outcome.out) == (1, "")
-    assert "not kept: 3 fields have no home" in outcome.err
+    assert "not kept: 2 fields have no home" in outcome.err
+    assert "samples not kept: " in outcome.err
     assert "latency_stats.itl_full_mean_ms = 22.125" in outcome.err
     assert not Path("results").exists()
 
@@ -372,14 +403,14 @@ def test_a_file_of_another_user(llem, v3):
 
 @as_user
 def test_samples_of_another_user(llem, v3):
-    """They are listed, with the reason."""
+    """They are not kept, and a line says why."""
     put_samples(v3, small_table())
     (v3 / "timeseries.parquet").chmod(0)
 
     outcome = llem("import", v3)
 
     assert outcome.status == 0
-    assert "timeseries.parquet: cannot be opened: Permission denied)" in outcome.out
+    assert "timeseries.parquet: cannot be opened: Permission denied\n" in outcome.out
 
 
 def test_a_source_that_is_read_only(llem, v3):

@@ -433,16 +433,16 @@ def test_files_that_no_format_has_are_not_looked_at(v3):
 
 
 def test_without_a_time_series():
-    """The record names none, and the reason is listed."""
+    """The record names none, and the reason is told."""
     result = small_result(timeseries="timeseries.parquet")
 
     imported = convert(to_json(result)).without_timeseries("it is gone")
 
     assert imported.result.timeseries is None
-    assert [attrs.astuple(field) for field in imported.unmapped] == [
-        ("timeseries", '"timeseries.parquet"', "it is gone")
-    ]
-    assert "timeseries" in imported.result.measurement_warnings[-1]
+    assert (imported.samples_lost, imported.unmapped) == ("it is gone", ())
+    assert imported.result.measurement_warnings[-1] == (
+        "imported: from llem 2.0; its time series was not kept: keep the source"
+    )
 
 
 def test_a_record_names_so_many_fields_and_no_more():
