@@ -1,6 +1,7 @@
 """``llem import``: results that other tools or older versions wrote, converted and kept."""
 
 import os
+from collections.abc import Mapping, Sequence
 from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ from cyclopts import Parameter
 
 from llem.cli.message import say
 from llem.cli.output import AsJson, Root, print_json
+from llem.domain.result import ExperimentResult
 from llem.domain.timeseries import TIMESERIES_NAME
 from llem.errors import (
     CommitUnknownError,
@@ -28,14 +30,21 @@ from llem.importing import Imported, Unmapped, convert
 from llem.importing.convert import BESIDE
 from llem.importing.zone import zone_of
 from llem.protocols import StoredResult
-from llem.report.figures import counted, printable, unicode_text
+from llem.report.figures import count, counted, printable, unicode_text
 from llem.store import ResultStore
 from llem.store.files import path_of_result
+from llem.store.layout import RESULT_NAME
 from llem.store.reading import MAX_JSON_BYTES, read_regular_file
 from llem.store.sidecar import MAX_ROWS, read_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+Figures = tuple[int, float | None, float]
+"""Tokens, energy and time of a result, by which two of one experiment are told apart."""
+
+Known = dict[str, dict[Figures, str]]
+"""The keys of the results that are kept, by experiment and figures."""
 
 WIDEST = 60
 """Most characters of a value that are shown; JSON output has all of them."""
@@ -58,8 +67,9 @@ def import_verb(
     Parameters
     ----------
     files
-        Documents, or folders that hold a result.json. What lies beside one, such as
-        timeseries.parquet, config.json and environment.json, is taken along.
+        Documents, folders that hold a result.json, or folders of such folders. What lies beside
+        one, such as timeseries.parquet, config.json and environment.json, is taken along. What is
+        kept already is passed over.
     strict
         Keep no result of which a field has no home.
     again
@@ -70,27 +80,44 @@ def import_verb(
     """
     store, zone = ResultStore(root), zone_of(timezone)
     known = {} if again else _experiments(store)
-    told, status = [], 0
-    for file in files:
+    documents = [document for file in files for document in _documents(file)]
+    told = []
+    for file in documents:
         try:
             imported, table = read(os.fspath(file), zone)
-            _check(imported, strict=strict, known=known)
+            key = _kept_already(imported.as_read, known)
+            if key is not None:
+                told.append(_already(file, key, quiet=as_json))
+                continue
+            _check(imported, strict=strict)
             kept = store.put(imported.result, timeseries=table)
         except (StoreWriteError, CommitUnknownError):
             raise
         except LlemError as error:
-            say(_with_path(str(error), file))
-            told.append({"file": unicode_text(str(file)), "error": unicode_text(str(error))})
-            status = 1
+            told.append(_refused(file, error))
             continue
         if not again:
-            known[kept.result.experiment_id] = kept.key
+            known.setdefault(kept.result.experiment_id, {})[_figures(kept.result)] = kept.key
         told.append(_as_json(file, kept, imported))
         if not as_json:
             _print(file, kept, imported)
     if as_json:
         print_json(told)
-    return status
+    else:
+        _print_summary(told)
+    return int(any("error" in entry for entry in told))
+
+
+def _documents(file: Path) -> list[Path]:
+    """*file*; of a folder without a result, the folders in it that have one, sorted."""
+    if not os.path.isdir(file) or os.path.lexists(file / RESULT_NAME):
+        return [file]
+    try:
+        inner = sorted(file.iterdir())
+    except OSError:
+        return [file]
+    shown = (folder for folder in inner if not folder.name.startswith("."))
+    return [folder for folder in shown if os.path.lexists(folder / RESULT_NAME)] or [file]
 
 
 def read(file: str, zone: tzinfo = UTC) -> tuple[Imported, "pa.Table | None"]:
@@ -144,35 +171,47 @@ def _bytes_of(path: str) -> bytes:
     return read_regular_file(path, limit=MAX_JSON_BYTES, too_large=MalformedResultError)
 
 
-def _experiments(store: ResultStore) -> dict[str, str]:
-    """The keys of the results that are kept, by experiment; what cannot be read is passed over."""
-    found = {}
+def _experiments(store: ResultStore) -> Known:
+    """The results that are kept; what cannot be read is passed over."""
+    found: Known = {}
     for key in store:
         try:
-            found[store.get(key).experiment_id] = key
+            result = store.get(key)
         except LlemError:
             continue
+        found.setdefault(result.experiment_id, {})[_figures(result)] = key
     return found
 
 
-def _check(imported: Imported, *, strict: bool, known: dict[str, str]) -> None:
-    experiment = imported.as_read.experiment_id
-    if experiment in known:
+def _figures(result: ExperimentResult) -> Figures:
+    return result.total_tokens, result.total_energy_j, result.total_inference_time_sec
+
+
+def _kept_already(result: ExperimentResult, known: Known) -> str | None:
+    """
+    The key under which *result* is kept.
+
+    Raises:
+        InvalidNameError: One of the same experiment is, and its figures are others.
+    """
+    same = known.get(result.experiment_id, {})
+    key = same.get(_figures(result))
+    if key is None and same:
         raise InvalidNameError(
-            f"not kept: {known[experiment]} is of the same experiment, {experiment}; "
-            "--again keeps it once more"
+            f"not kept: {next(iter(same.values()))} is of the same experiment, "
+            f"{result.experiment_id}, and has other figures; --again keeps this one too"
         )
-    if strict and _lost(imported):
-        count = len(imported.unmapped)
-        what = (
-            f"{counted(count, 'field has', 'fields have')} no home"
-            if count
-            else "its samples would be lost"
-        )
-        listed = "\n  ".join(_lost(imported))
-        raise ResultValidationError(
-            f"not kept: {what}; without --strict the rest is kept:\n  {listed}"
-        )
+    return key
+
+
+def _check(imported: Imported, *, strict: bool) -> None:
+    if not strict or not _lost(imported):
+        return
+    what = "its samples would be lost"
+    if imported.unmapped:
+        what = f"{counted(len(imported.unmapped), 'field has', 'fields have')} no home"
+    listed = "\n  ".join(_lost(imported))
+    raise ResultValidationError(f"not kept: {what}; without --strict the rest is kept:\n  {listed}")
 
 
 def _lost(imported: Imported) -> list[str]:
@@ -185,6 +224,32 @@ def _lost(imported: Imported) -> list[str]:
 
 def _with_path(message: str, file: Path) -> str:
     return message if str(file) in message.partition(": ")[0] else f"{file}: {message}"
+
+
+def _refused(file: Path, error: LlemError) -> dict[str, Any]:
+    say(_with_path(str(error), file))
+    return {"file": unicode_text(str(file)), "error": unicode_text(str(error))}
+
+
+def _already(file: Path, key: str, *, quiet: bool) -> dict[str, Any]:
+    if not quiet:
+        print(printable(f"{file}: already kept as {key}"))
+    return {"file": unicode_text(str(file)), "already_kept": unicode_text(key)}
+
+
+def _print_summary(told: Sequence[Mapping[str, Any]]) -> None:
+    """How many came to what, where there are several; what to do about those kept already."""
+    counts = {
+        "kept": sum("key" in entry for entry in told),
+        "already kept": (already := sum("already_kept" in entry for entry in told)),
+        "refused": sum("error" in entry for entry in told),
+    }
+    hint = "--again keeps once more what is kept already"
+    if len(told) > 1:
+        summary = ", ".join(f"{count(number)} {what}" for what, number in counts.items())
+        print(f"{summary}; {hint}" if already else summary)
+    elif already:
+        print(hint)
 
 
 def _print(file: Path, kept: StoredResult, imported: Imported) -> None:

@@ -220,25 +220,92 @@ def test_samples_of_ours_that_are_gone(llem, tmp_path):
 
 
 def test_the_same_file_twice(llem):
-    """The second time it is not kept, and the line says under which key it is, and what to do."""
+    """The second time it is not kept: nothing is lost. The line says under which key it is."""
     llem("import", KEPT / "v2.json")
     key = only()[0]
 
     outcome = llem("import", KEPT / "v2.json")
 
-    assert (outcome.status, outcome.out) == (1, "")
-    assert outcome.err == (
-        f"llem: {KEPT / 'v2.json'}: not kept: {key} is of the same experiment, "
-        "gpt2_20260217_164503; --again keeps it once more\n"
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out == (
+        f"{KEPT / 'v2.json'}: already kept as {key}\n--again keeps once more what is kept already\n"
     )
     assert len(ResultStore("results")) == 1
+    assert llem("import", "--json", KEPT / "v2.json").json == [
+        {"file": str(KEPT / "v2.json"), "already_kept": key}
+    ]
 
 
 def test_the_same_file_twice_in_one_call(llem):
     outcome = llem("import", KEPT / "v2.json", KEPT / "v2.json")
 
-    assert outcome.status == 1
+    assert outcome.status == 0
+    assert outcome.out.splitlines()[-1] == (
+        "1 kept, 1 already kept, 0 refused; --again keeps once more what is kept already"
+    )
     assert len(ResultStore("results")) == 1
+
+
+def test_other_figures_of_the_same_experiment(llem, tmp_path):
+    """They are not kept already: the file is refused, and the line says what to do."""
+    llem("import", KEPT / "v2.json")
+    key = only()[0]
+    document = json.loads((KEPT / "v2.json").read_bytes()) | {"total_energy_j": 99.0}
+    file = tmp_path / "other.json"
+    file.write_text(json.dumps(document))
+
+    outcome = llem("import", file)
+
+    assert (outcome.status, outcome.out) == (1, "")
+    assert outcome.err == (
+        f"llem: {file}: not kept: {key} is of the same experiment, gpt2_20260217_164503, "
+        "and has other figures; --again keeps this one too\n"
+    )
+
+
+def test_a_folder_of_folders(llem, tmp_path):
+    """Each that has a result is imported, in the order of their names, and no other."""
+    top = tmp_path / "top"
+    for name, source in (("b", "v3"), ("a", "v5"), (".hidden", "bundle2")):
+        shutil.copytree(KEPT / source, top / name)
+    (top / "empty").mkdir()
+    (top / "loose.json").write_text("{")
+
+    outcome = llem("import", top)
+
+    assert (outcome.status, outcome.err) == (0, "")
+    lines = [line for line in outcome.out.splitlines() if not line.startswith(" ")]
+    assert [line.partition(": ")[0] for line in lines] == [
+        str(top / "a"),
+        str(top / "b"),
+        "2 kept, 0 already kept, 0 refused",
+    ]
+
+
+def test_a_folder_without_any_result(llem, tmp_path):
+    (tmp_path / "top" / "empty").mkdir(parents=True)
+
+    outcome = llem("import", tmp_path / "top")
+
+    assert outcome.status == 1
+    assert f"{tmp_path / 'top' / 'result.json'}: " in outcome.err
+
+
+@as_user
+def test_a_folder_of_another_user(llem, tmp_path):
+    """What is in it cannot be known: it is refused."""
+    (tmp_path / "top").mkdir(mode=0o100)
+
+    assert llem("import", tmp_path / "top").status == 1
+
+
+def test_several_files_are_summed_up(llem):
+    """At the end, also where some are refused; not in JSON."""
+    outcome = llem("import", KEPT / "v2.json", "nowhere.json", KEPT / "v1.json")
+
+    assert outcome.status == 1
+    assert outcome.out.splitlines()[-1] == "2 kept, 0 already kept, 1 refused"
+    assert len(llem("import", "--json", KEPT / "v2.json", KEPT / "v1.json").json) == 2
 
 
 def test_the_same_file_again(llem):
