@@ -42,7 +42,8 @@ def _num_devices(result: ExperimentResult) -> int | None:
         return len(result.devices)
     if result.multi_gpu is not None:
         return result.multi_gpu.num_gpus
-    return len(_gpus(result)) or None
+    first = {process.gpu_id for process in result.process_results} - {None}
+    return len(first) or len(_gpus(result)) or None
 
 
 def _first_gpu(result: ExperimentResult) -> str | None:

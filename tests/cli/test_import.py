@@ -68,6 +68,16 @@ def test_each_format_keeps_the_name_of_its_model(llem, name):
     assert row["model"] in ("gpt2", "TinyLlama/TinyLlama-1.1B-Chat-v1.0", "Qwen/Qwen2.5-0.5B")
 
 
+@pytest.mark.parametrize("name", ["v1.json", "v2.json", "v3", "v5", "bundle2"])
+def test_each_format_keeps_its_devices(llem, name):
+    """Two GPUs each; the export shows it."""
+    llem("import", KEPT / name)
+
+    (row,) = csv.DictReader(io.StringIO(llem("export").out))
+    assert row["num_devices"] == "2"
+    assert row["device_name"].startswith("NVIDIA A100")
+
+
 def test_a_folder_is_its_result(llem, v3):
     """With the files beside it."""
     assert llem("import", v3).status == 0
