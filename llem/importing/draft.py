@@ -1,7 +1,8 @@
 """A document on its way into a record: what was taken of it, and what is left."""
 
 import enum
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from types import NoneType
 from typing import Any, Literal, Self, get_args, get_origin
 
@@ -13,6 +14,9 @@ from llem.domain.result import ExperimentResult
 
 Plain = dict[str, Any]
 """A JSON object."""
+
+LONGEST_NAME = 80
+"""Characters of a member's name that stand in a path: each value below it has the whole path."""
 
 _DERIVED = {Timestamps: frozenset({"duration_sec"})}
 """Members of a document that are no fields: they are checked when it is read."""
@@ -124,6 +128,14 @@ def processes_of(values: Mapping[str, Any]) -> Iterator[tuple[int, Plain]]:
             yield i, process
 
 
+def summed(values: Iterable[float]) -> float:
+    """The sum of *values*; infinite where no double holds it."""
+    try:
+        return math.fsum(values)
+    except OverflowError:
+        return math.inf
+
+
 def number(value: Any) -> float | None:
     """*value* where it is a number."""
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
@@ -160,4 +172,5 @@ def _is_unknown_word(value: Any, field: Any) -> bool:
 def _joined(path: str | None, key: str | int) -> str:
     if isinstance(key, int):
         return f"{path or ''}[{key}]"
-    return key if path is None else f"{path}.{key}"
+    name = key if len(key) <= LONGEST_NAME else f"{key[:LONGEST_NAME]}... ({len(key)} characters)"
+    return name if path is None else f"{path}.{name}"

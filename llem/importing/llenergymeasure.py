@@ -23,7 +23,16 @@ import attrs
 from llem.domain.energy import ThermalThrottleInfo
 from llem.domain.environment import EnvironmentSnapshot, HardwareEnvironment
 from llem.domain.process import EnergyMetrics
-from llem.importing.draft import Draft, Plain, fit, forget_empty, number, part_of, processes_of
+from llem.importing.draft import (
+    Draft,
+    Plain,
+    fit,
+    forget_empty,
+    number,
+    part_of,
+    processes_of,
+    summed,
+)
 
 Beside = Mapping[str, Plain]
 """The objects in the files beside a document, by the files' names."""
@@ -264,7 +273,7 @@ def _is_sum(value: Any, parts: list[Any]) -> bool:
     return (
         number(value) is not None
         and len(known) == len(parts)
-        and math.isclose(value, math.fsum(known), rel_tol=1e-9)
+        and math.isclose(value, summed(known), rel_tol=1e-9)
     )
 
 

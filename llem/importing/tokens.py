@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from llem.importing.draft import Draft, Plain, number, part_of, processes_of
+from llem.importing.draft import Draft, Plain, number, part_of, processes_of, summed
 
 TOLERANCE, WHOLE = 1e-6, 1e-9
 """How far a quotient may be off, and how far one that must be a whole number. Relative."""
@@ -67,7 +67,7 @@ def _counts(values: Plain) -> Iterator[tuple[float, str]]:
     counts = [number(each.get("output_tokens")) for each in metrics]
     known = [count for count in counts if count is not None]
     if known and len(known) == len(counts):
-        yield math.fsum(known), "the processes"
+        yield summed(known), "the processes"
     energy_j, several = values.get("total_energy_j"), part_of(values, "multi_gpu")
     for whole, by_each, why in (
         (values.get("total_flops"), values.get("flops_per_output_token"), "flops_per_output_token"),
