@@ -6,12 +6,15 @@ An exception is a `LlemError`, and also the builtin that a caller would already 
     LlemError
     ├── ResultNotFoundError    (FileNotFoundError)   no result lies there
     ├── ResultAccessError      (OSError)             something that may not be read lies there
+    │   └── NoMemoryError                            there is no memory to read it
     ├── MalformedResultError   (ValueError)          the text is no JSON object
+    │   └── ResultTooLargeError                      it is over the reader's limit
     ├── SchemaVersionError     (ValueError)          a schema this llem does not read
     ├── ResultValidationError  (ValueError)          values that no result may hold
     │   └── SidecarPathError                         `timeseries` names something else
     ├── ResultIntegrityError   (ValueError)          the content is not what was written
     ├── SidecarIntegrityError  (ValueError)          the sidecar's bytes are not what was written
+    │   └── SidecarTooLargeError                     it is over the reader's limit
     ├── SidecarSchemaError     (ValueError)          the time series has other columns
     ├── InvalidNameError       (ValueError)          what was given cannot name a result
     ├── StoreWriteError        (OSError)             nothing became visible
@@ -43,8 +46,16 @@ class ResultAccessError(LlemError, OSError):
     """Something lies there, but it is no regular file, or it may not be read."""
 
 
+class NoMemoryError(ResultAccessError):
+    """There is no memory to read it. That says nothing of what lies there."""
+
+
 class MalformedResultError(LlemError, ValueError):
     """The text is no JSON object, or larger than the limit."""
+
+
+class ResultTooLargeError(MalformedResultError):
+    """A document is larger than the limit of the reader, and was not read."""
 
 
 class SchemaVersionError(LlemError, ValueError):
@@ -79,6 +90,10 @@ class ResultIntegrityError(LlemError, ValueError):
 
 class SidecarIntegrityError(LlemError, ValueError):
     """The bytes of a sidecar are not what was written, are no Parquet, or exceed a limit."""
+
+
+class SidecarTooLargeError(SidecarIntegrityError):
+    """A sidecar has more rows or bytes than the limit of the reader, and was not read."""
 
 
 class SidecarSchemaError(LlemError, ValueError):

@@ -163,8 +163,8 @@ class ResultStore(Store):
         Move what `verify` names into ``.llem-aside``, from where it can be moved back by hand.
 
         No file is deleted; an empty folder that a dead writer left is taken away. A result stays
-        where nothing of it is damaged: it has another schema version, its samples alone are gone,
-        or its files may not be read just now.
+        where nothing of it is known to be damaged: it has another schema version, its samples alone
+        are gone, it is over a limit of this store, or its files cannot be read just now.
 
         Args:
             progress: Is told how many results are read, of how many.

@@ -25,8 +25,8 @@ from llem.store.leftovers import is_empty
 from llem.store.staging import abandoned, remove_empty, sync_folder
 from llem.store.verify import StoreFault, Verification
 
-_NOTHING_TO_MOVE = {"schema_version", "sidecar_missing"}
-"""A record of another llem, or one that only lacks its samples, is better where it is."""
+_NOTHING_TO_MOVE = {"schema_version", "sidecar_missing", "too_large", "no_memory"}
+"""What this reader cannot read may be whole, and what only lacks its samples is better there."""
 
 _FULL_OR_GONE = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT}
 

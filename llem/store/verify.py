@@ -9,15 +9,18 @@ import attrs
 from llem.errors import (
     LlemError,
     MalformedResultError,
+    NoMemoryError,
     ResultAccessError,
     ResultIntegrityError,
     ResultNotFoundError,
+    ResultTooLargeError,
     ResultValidationError,
     SchemaVersionError,
     SidecarIntegrityError,
     SidecarMissingWarning,
     SidecarPathError,
     SidecarSchemaError,
+    SidecarTooLargeError,
 )
 from llem.store import leftovers
 from llem.store.files import read_result, read_sidecar
@@ -25,6 +28,9 @@ from llem.store.files import read_result, read_sidecar
 _KINDS: tuple[tuple[type[LlemError], str], ...] = (
     (SidecarPathError, "sidecar_path"),
     (ResultNotFoundError, "missing"),
+    (NoMemoryError, "no_memory"),
+    (ResultTooLargeError, "too_large"),
+    (SidecarTooLargeError, "too_large"),
     (ResultAccessError, "access"),
     (MalformedResultError, "malformed"),
     (SchemaVersionError, "schema_version"),
@@ -37,6 +43,11 @@ _KINDS: tuple[tuple[type[LlemError], str], ...] = (
 _REPAIR = "`llem verify --repair`"
 _ADVICE = {
     "access": "see that a regular file lies there which you may read",
+    "no_memory": "free some memory, or look on a larger machine; nothing is known of the file",
+    "too_large": (
+        "restore its folder from a copy if it is not meant to be so large; "
+        "else `llem.ResultStore(root, max_json_bytes=..., max_rows=...)` reads it"
+    ),
     "schema_version": "read it with the llem that wrote it",
     "sidecar_missing": "restore the file from a copy; the record itself is whole",
     "claim": f"{_REPAIR} takes it away",

@@ -7,6 +7,8 @@ import shutil
 import time
 from pathlib import Path
 
+import orjson
+import pyarrow as pa
 import pytest
 from ruins import KINDS
 from scenes import DAMAGED, DEAD, NAME, NEXT, Repairing, check_after, damage, files_under, is_whole
@@ -156,6 +158,63 @@ def test_what_may_not_be_read_just_now_is_left(root, store, monkeypatch):
 
     assert {fault.kind for fault in repaired.left} == {"access"}
     assert files_under(root) == before
+
+
+@pytest.mark.parametrize("limit", [{"max_json_bytes": 10}, {"max_rows": 3}], ids=str)
+def test_what_is_over_a_limit_of_the_reader_is_left(store, limit):
+    kept = store.put(small_result(), timeseries=small_table())
+
+    repaired = ResultStore(store.root, **limit).repair()
+
+    assert [fault.kind for fault in repaired.left] == ["too_large"]
+    assert is_whole(store, kept.key, 300)
+
+
+def no_memory(*_, **__):
+    raise MemoryError
+
+
+def not_enough_memory(*_):
+    raise orjson.JSONDecodeError("Not enough memory to allocate buffer for parsing", "", 0)
+
+
+def arrow_has_none(*_, **__):
+    raise pa.ArrowMemoryError("malloc of size 64 failed")
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("llem.store.reading._read", no_memory),
+        ("llem.store.files.read_document", no_memory),
+        ("llem.codec.document.orjson.loads", not_enough_memory),
+        ("pyarrow.parquet.ParquetFile.read", arrow_has_none),
+        ("pyarrow.BufferReader", arrow_has_none),
+        ("llem.store.sidecar._check_nulls", arrow_has_none),
+    ],
+)
+def test_what_there_is_no_memory_for_is_left(store, monkeypatch, name, call):
+    """It may be whole, and its digest may have matched."""
+    kept = store.put(small_result(), timeseries=small_table())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(name, call)
+        repaired = store.repair()
+        with pytest.raises(ResultAccessError, match="no memory to read it"):
+            (store.get(kept), store.timeseries(kept))
+
+    assert [fault.kind for fault in repaired.left] == ["no_memory"]
+    assert is_whole(store, kept.key, 300)
+
+
+def test_a_field_there_is_no_memory_for_is_not_called_wrong(store, monkeypatch):
+    """What builds a record keeps every error of a field as text."""
+    kept = store.put(small_result())
+    monkeypatch.setattr("llem.codec.records.plain_structure", lambda _: no_memory)
+    monkeypatch.setattr("llem.domain.result.ExperimentResult.__attrs_post_init__", no_memory)
+
+    assert [fault.kind for fault in store.repair().left] == ["no_memory"]
+    assert kept.key in store
 
 
 def test_a_good_root_is_left_as_it_is(store):

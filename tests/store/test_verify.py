@@ -78,8 +78,9 @@ def test_the_limits_of_the_store_count(store):
     small = ResultStore(store.root, max_json_bytes=10).verify().faults
     short = ResultStore(store.root, max_rows=3).verify().faults
 
-    assert [(f.key, f.kind) for f in small] == [(kept.key, "malformed")]
-    assert [(f.key, f.kind) for f in short] == [(kept.key, "sidecar_integrity")]
+    assert [(f.key, f.kind) for f in small] == [(kept.key, "too_large")]
+    assert [(f.key, f.kind) for f in short] == [(kept.key, "too_large")]
+    assert all("max_rows" in fault.advice for fault in (*small, *short))
     assert "limit of 10" in small[0].message
     assert "limit of 3" in short[0].message
 
