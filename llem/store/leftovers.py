@@ -4,8 +4,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from llem.store.layout import RESULT_NAME, STAGING_NAME, is_of_our_form
-from llem.store.staging import abandoned
+from llem.store.layout import ASIDE_NAME, RESULT_NAME, STAGING_NAME, is_of_our_form
+from llem.store.staging import abandoned, check_area
 
 
 def find(root: str) -> tuple[list[str], list[str]]:
@@ -25,6 +25,18 @@ def find(root: str) -> tuple[list[str], list[str]]:
                 since = min(since, _changed(path))
     # The writer of a claim that was seen first may be done by now.
     return [path for path in claims if _changed(path) < since and is_empty(path)], left
+
+
+def areas_at_fault(root: str) -> Iterator[tuple[str, str]]:
+    """The path of each area of llem under *root* that is no folder of its own, and why."""
+    for name in (STAGING_NAME, ASIDE_NAME):
+        area = os.path.join(root, name)
+        try:
+            check_area(area)
+        except NotADirectoryError as fault:
+            yield area, fault.strerror
+        except OSError:
+            continue
 
 
 def is_empty(folder: str) -> bool:
@@ -50,6 +62,7 @@ def _empty_folders(root: str) -> Iterator[str]:
 def _staging_folders(root: str) -> list[str]:
     area = os.path.join(root, STAGING_NAME)
     try:
+        check_area(area)
         return [os.path.join(area, name) for name in sorted(os.listdir(area))]
     except OSError:
         return []

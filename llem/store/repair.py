@@ -22,7 +22,7 @@ import attrs
 from llem.errors import CommitUnknownError, StoreWriteError
 from llem.store.layout import ASIDE_NAME, RESULT_FILES
 from llem.store.leftovers import is_empty
-from llem.store.staging import abandoned, remove_empty, sync_folder
+from llem.store.staging import abandoned, make_area, remove_empty, sync_folder
 from llem.store.verify import StoreFault, Verification
 
 _NOTHING_TO_MOVE = {"schema_version", "sidecar_missing", "too_large", "no_memory"}
@@ -78,6 +78,7 @@ def repair(root: str, found: Verification, is_so_still: Callable[[StoreFault], b
         StoreWriteError: There is no place to move anything to. Nothing was moved.
         CommitUnknownError: What was moved may be back after a power cut.
     """
+    _check_areas(found.faults)
     left = [fault for fault in found.faults if not _can_move(fault)]
     moved: list[Moved] = []
     faults = [fault for fault in found.faults if _can_move(fault)]
@@ -91,6 +92,12 @@ def repair(root: str, found: Verification, is_so_still: Callable[[StoreFault], b
                 left.append(attrs.evolve(fault, message=words))
         _sync(aside, root)
     return Repair(checked=found.checked, moved=tuple(moved), left=tuple(left))
+
+
+def _check_areas(faults: Sequence[StoreFault]) -> None:
+    for fault in faults:
+        if fault.kind == "area":
+            raise StoreWriteError(f"{fault.message}; nothing was moved: {fault.advice}")
 
 
 def _can_move(fault: StoreFault) -> bool:
@@ -111,8 +118,7 @@ def _is_no_file(path: str) -> bool:
 def _make_aside(root: str) -> str:
     aside = os.path.join(root, ASIDE_NAME)
     try:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(aside)
+        make_area(aside)
         sync_folder(root)
     except OSError as fault:
         raise StoreWriteError(

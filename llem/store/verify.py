@@ -50,6 +50,7 @@ _ADVICE = {
     ),
     "schema_version": "read it with the llem that wrote it",
     "sidecar_missing": "restore the file from a copy; the record itself is whole",
+    "area": "take it away: the next put or repair makes a folder there",
     "claim": f"{_REPAIR} takes it away",
     "staging": f"{_REPAIR} moves it aside; nothing that was said to be kept is in it",
 }
@@ -66,7 +67,7 @@ class StoreFault:
         path: Its ``result.json``, or the folder that was left.
         kind: What kind of fault, a stable word such as integrity or sidecar_missing. claim: an
             empty folder under the name of a result. staging: what was never published, or was
-            removed in part.
+            removed in part. area: what lies where llem would put those.
         message: What is wrong, and where.
     """
 
@@ -135,9 +136,13 @@ def verify(
 
 
 def faults_left(root: str) -> tuple[StoreFault, ...]:
-    """What dead writers left under *root*, as faults."""
+    """What dead writers left under *root*, and what is in the way of writers, as faults."""
     claims, folders = leftovers.find(root)
-    return tuple(
+    areas = tuple(
+        StoreFault(key=os.path.basename(path), path=path, kind="area", message=words)
+        for path, words in leftovers.areas_at_fault(root)
+    )
+    return areas + tuple(
         StoreFault(key=os.path.basename(path), path=path, kind=kind, message=f"{path}: {words}")
         for kind, words, paths in (
             ("claim", "is an empty folder that a writer left which died", claims),

@@ -11,7 +11,18 @@ import orjson
 import pyarrow as pa
 import pytest
 from ruins import KINDS
-from scenes import DAMAGED, DEAD, NAME, NEXT, Repairing, check_after, damage, files_under, is_whole
+from scenes import (
+    DAMAGED,
+    DEAD,
+    NAME,
+    NEXT,
+    Repairing,
+    check_after,
+    damage,
+    files_under,
+    is_whole,
+    put,
+)
 from seam import OneCall, WatchedOs, failing
 
 import llem.store.staging
@@ -504,3 +515,68 @@ def test_other_things_in_the_staging_area_are_left(store, staging):
 
     assert store.repair().moved == ()
     assert (folder.parent / "link").is_symlink()
+
+
+AREAS = [".llem-tmp", ".llem-aside"]
+
+
+def of_a_folder_elsewhere(path):
+    elsewhere = path.parent.parent / "elsewhere"
+    shutil.copytree(path.parent / NAME, elsewhere / NAME, dirs_exist_ok=True)
+    path.symlink_to(elsewhere)
+
+
+def names_under(path):
+    return sorted(map(str, path.rglob("*")))
+
+
+NO_FOLDERS = {
+    "to-the-root": lambda path: path.symlink_to("."),
+    "elsewhere": of_a_folder_elsewhere,
+    "dangling": lambda path: path.symlink_to("nowhere"),
+    "file": lambda path: path.write_text("theirs"),
+}
+
+
+@pytest.fixture(params=NO_FOLDERS)
+def without_areas(request, store):
+    """A good result, a torn one, and no area."""
+    put(store, 0)
+    torn = put(store, 1)
+    os.truncate(torn.path, 100)
+    shutil.rmtree(store.root / ".llem-tmp")
+    return lambda area: NO_FOLDERS[request.param](store.root / area)
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_an_area_that_is_no_folder_is_named_and_not_used(
+    store, without_areas, area, tmp_path, monkeypatch
+):
+    """Nothing is listed through a link, nor moved."""
+    without_areas(area)
+    path = str(store.root / area)
+    before = names_under(tmp_path)
+    after(monkeypatch, 1e6)
+
+    faults = store.verify().faults
+    with pytest.raises(StoreWriteError, match=f"{path} is a (symbolic link|file)"):
+        store.repair()
+
+    assert [(fault.key, fault.kind, fault.path) for fault in faults[1:]] == [(area, "area", path)]
+    assert path in faults[1].message
+    assert names_under(tmp_path) == before
+
+
+def test_nothing_is_put_or_removed_by_way_of_a_link(store, without_areas, tmp_path):
+    without_areas(".llem-tmp")
+    before = names_under(tmp_path)
+    said = f"{store.root}/.llem-tmp is a (symbolic link|file)"
+
+    with pytest.raises(StoreWriteError, match=said):
+        store.put(small_result())
+    with pytest.raises(StoreWriteError, match=said):
+        store.check_writable()
+    with pytest.raises(StoreWriteError, match=said):
+        store.remove(NAME)
+
+    assert names_under(tmp_path) == before
