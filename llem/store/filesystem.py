@@ -28,6 +28,9 @@ from llem.store.verify import StoreFault, Verification, faults_left, verify
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_OF_THE_SYSTEM = "lost+found"
+"""Lies at the top of a disk, and is nobody's to look into."""
+
 
 @attrs.frozen
 class ResultStore(Store):
@@ -150,11 +153,11 @@ class ResultStore(Store):
             ResultNotFoundError: There is no root.
             ResultAccessError: The root cannot be listed.
         """
+        keys = self._names(*RESULT_FILES)
         if not os.path.lexists(self.root):
             raise ResultNotFoundError(
                 f"{self.root}: there is no such directory: name one that results are kept in"
             )
-        keys = self._names(*RESULT_FILES)
         found = self._verify([(key, self.path_of(key)) for key in keys], progress)
         return attrs.evolve(found, faults=(*found.faults, *faults_left(str(self.root))))
 
@@ -207,9 +210,10 @@ class ResultStore(Store):
         return iter(self._names(RESULT_NAME))
 
     def _names(self, *files: str) -> list[str]:
-        """The names of folders that hold one of *files*."""
+        """The names of folders that hold one of *files*, or that may not be looked into."""
         try:
-            with os.scandir(self.root) as entries:
+            # The dot can be named only where what lies in the root can be.
+            with os.scandir(os.path.join(self.root, os.curdir)) as entries:
                 names = [entry.name for entry in entries if _holds(entry, files)]
         except FileNotFoundError:
             names = []
@@ -269,6 +273,17 @@ class ResultStore(Store):
 
 
 def _holds(entry: "os.DirEntry[Any]", files: tuple[str, ...]) -> bool:
-    if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
+    is_hidden = entry.name.startswith(".") or entry.name == _OF_THE_SYSTEM
+    if is_hidden or not entry.is_dir(follow_symlinks=False):
         return False
-    return any(os.path.lexists(os.path.join(entry.path, name)) for name in files)
+    return any(_may_be_there(os.path.join(entry.path, name)) for name in files)
+
+
+def _may_be_there(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True

@@ -27,16 +27,19 @@ def find(root: str) -> tuple[list[str], list[str]]:
     return [path for path in claims if _changed(path) < since and is_empty(path)], left
 
 
-def areas_at_fault(root: str) -> Iterator[tuple[str, str]]:
-    """The path of each area of llem under *root* that is no folder of its own, and why."""
+def areas_at_fault(root: str) -> Iterator[tuple[str, str, str]]:
+    """The path of each area of llem under *root* that is no folder to list, the kind, and why."""
     for name in (STAGING_NAME, ASIDE_NAME):
         area = os.path.join(root, name)
         try:
             check_area(area)
-        except NotADirectoryError as fault:
-            yield area, fault.strerror
-        except OSError:
+            os.listdir(area)
+        except FileNotFoundError:
             continue
+        except NotADirectoryError as fault:
+            yield area, "area", str(fault.strerror)
+        except OSError as fault:
+            yield area, "access", f"{area}: cannot be listed: {fault.strerror}"
 
 
 def is_empty(folder: str) -> bool:

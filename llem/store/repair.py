@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from llem.errors import CommitUnknownError, StoreWriteError
-from llem.store.layout import ASIDE_NAME, RESULT_FILES
+from llem.store.layout import ASIDE_NAME, RESULT_FILES, RESULT_NAME
 from llem.store.leftovers import is_empty
 from llem.store.staging import abandoned, make_area, remove_empty, sync_folder
 from llem.store.verify import StoreFault, Verification
@@ -104,8 +104,10 @@ def _can_move(fault: StoreFault) -> bool:
     if fault.kind != "access":
         return fault.kind not in _NOTHING_TO_MOVE
     # A file that may not be read now, for want of permission or of descriptors, may be whole.
-    folder = os.path.dirname(fault.path)
-    return any(_is_no_file(os.path.join(folder, name)) for name in RESULT_FILES)
+    folder, file = os.path.split(fault.path)
+    return file == RESULT_NAME and any(
+        _is_no_file(os.path.join(folder, name)) for name in RESULT_FILES
+    )
 
 
 def _is_no_file(path: str) -> bool:

@@ -139,8 +139,8 @@ def faults_left(root: str) -> tuple[StoreFault, ...]:
     """What dead writers left under *root*, and what is in the way of writers, as faults."""
     claims, folders = leftovers.find(root)
     areas = tuple(
-        StoreFault(key=os.path.basename(path), path=path, kind="area", message=words)
-        for path, words in leftovers.areas_at_fault(root)
+        StoreFault(key=os.path.basename(path), path=path, kind=kind, message=words)
+        for path, kind, words in leftovers.areas_at_fault(root)
     )
     return areas + tuple(
         StoreFault(key=os.path.basename(path), path=path, kind=kind, message=f"{path}: {words}")

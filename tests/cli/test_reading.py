@@ -1,6 +1,7 @@
 """The verbs that read what is kept: list, show, export, verify, env."""
 
 import csv
+import errno
 import importlib
 import inspect
 import io
@@ -490,6 +491,27 @@ def test_verify_says_what_to_do(llem, kept):
 
     assert llem("verify").out.splitlines()[1].startswith("  restore its folder from a copy")
     assert llem("verify", "--json").json["faults"][0]["advice"].startswith("restore")
+
+
+@pytest.mark.parametrize("verb", ["list", "export", "verify"])
+def test_what_may_not_be_looked_at_is_named(llem, kept, monkeypatch, verb):
+    """To root nothing is forbidden, so that each look is refused here."""
+
+    def refusing(real):
+        def call(path, *args, **options):
+            if str(path).endswith(f"{kept[0].key}/result.json"):
+                raise PermissionError(errno.EACCES, "Permission denied", path)
+            return real(path, *args, **options)
+
+        return call
+
+    for name in ("lstat", "open"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+    outcome = llem(verb)
+
+    assert outcome.status == 1
+    told = outcome.out if verb == "verify" else outcome.err
+    assert f"{kept[0].key}/result.json: cannot be opened: Permission denied" in told
 
 
 def test_repair_moves_aside_what_is_at_fault(llem, kept):
