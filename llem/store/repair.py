@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from llem.errors import CommitUnknownError, StoreWriteError
-from llem.store.layout import ASIDE_NAME, RESULT_FILES, RESULT_NAME
+from llem.store.layout import ASIDE_NAME, RESULT_FILES, RESULT_NAME, is_of_our_form
 from llem.store.leftovers import is_empty
 from llem.store.staging import abandoned, make_area, remove_empty, sync_folder
 from llem.store.verify import StoreFault, Verification
@@ -79,7 +79,7 @@ def repair(root: str, found: Verification, is_so_still: Callable[[StoreFault], b
         CommitUnknownError: What was moved may be back after a power cut.
     """
     _check_areas(found.faults)
-    left = [fault for fault in found.faults if not _can_move(fault)]
+    left = [_told(fault) for fault in found.faults if not _can_move(fault)]
     moved: list[Moved] = []
     faults = [fault for fault in found.faults if _can_move(fault)]
     if faults:
@@ -100,7 +100,16 @@ def _check_areas(faults: Sequence[StoreFault]) -> None:
             raise StoreWriteError(f"{fault.message}; nothing was moved: {fault.advice}")
 
 
+def _told(fault: StoreFault) -> StoreFault:
+    if _is_ours(fault):
+        return fault
+    words = f"{fault.message}; its folder holds more than a result, and stays"
+    return attrs.evolve(fault, message=words)
+
+
 def _can_move(fault: StoreFault) -> bool:
+    if not _is_ours(fault):
+        return False
     if fault.kind != "access":
         return fault.kind not in _NOTHING_TO_MOVE
     # A file that may not be read now, for want of permission or of descriptors, may be whole.
@@ -108,6 +117,20 @@ def _can_move(fault: StoreFault) -> bool:
     return file == RESULT_NAME and any(
         _is_no_file(os.path.join(folder, name)) for name in RESULT_FILES
     )
+
+
+def _is_ours(fault: StoreFault) -> bool:
+    """Whether its folder bears a name of ours, or holds nothing but the files of a result."""
+    folder, file = os.path.split(fault.path)
+    if file != RESULT_NAME or is_of_our_form(os.path.basename(folder)):
+        return True
+    try:
+        with os.scandir(folder) as entries:
+            return all(
+                e.name in RESULT_FILES and not e.is_dir(follow_symlinks=False) for e in entries
+            )
+    except OSError:
+        return False
 
 
 def _is_no_file(path: str) -> bool:

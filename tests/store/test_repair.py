@@ -517,6 +517,50 @@ def test_other_things_in_the_staging_area_are_left(store, staging):
     assert (folder.parent / "link").is_symlink()
 
 
+def test_a_folder_of_somebody_else_stays(store):
+    """It has a name of its own and other files, one of which is called as ours are."""
+    photos = store.root / "photos"
+    photos.mkdir(parents=True)
+    (photos / "result.json").write_text("{}")
+    (photos / "cat.jpg").write_text("a cat")
+    before = files_under(store.root)
+
+    repaired = store.repair()
+
+    assert repaired.moved == ()
+    assert [fault.key for fault in repaired.left] == ["photos"]
+    assert "holds more than a result, and stays" in repaired.left[0].message
+    assert files_under(store.root) == before
+
+
+def test_what_is_called_as_our_files_is_looked_at(store):
+    """A folder under the name of a file is somebody's."""
+    (store.root / "photos" / "result.json").mkdir(parents=True)
+
+    repaired = store.repair()
+
+    assert [fault.kind for fault in repaired.left] == ["access"]
+    assert repaired.moved == ()
+
+
+def test_a_result_under_another_name_is_moved(store):
+    kept = store.put(small_result(), timeseries=small_table())
+    folder = Path(kept).parent.rename(store.root / "baseline")
+    (folder / "result.json").write_text("{")
+
+    assert [moved.key for moved in store.repair().moved] == ["baseline"]
+
+
+def test_a_damaged_result_with_a_note_beside_it_is_moved_as_a_whole(store):
+    kept = store.put(small_result())
+    (Path(kept).parent / "note.txt").write_text("a note")
+    Path(kept).write_text("{")
+
+    (moved,) = store.repair().moved
+
+    assert sorted(os.listdir(moved.to)) == ["note.txt", "result.json"]
+
+
 AREAS = [".llem-tmp", ".llem-aside"]
 
 
