@@ -15,14 +15,13 @@ import errno
 import itertools
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 
 from llem.errors import CommitUnknownError, StoreWriteError
 from llem.store.layout import ASIDE_NAME, RESULT_FILES, RESULT_NAME, is_of_our_form
-from llem.store.leftovers import is_empty
-from llem.store.staging import abandoned, make_area, remove_empty, sync_folder
+from llem.store.staging import abandoned, make_area, open_folder, remove_empty, sync_folder
 from llem.store.verify import StoreFault, Verification
 
 _NOTHING_TO_MOVE = {"schema_version", "sidecar_missing", "too_large", "no_memory"}
@@ -160,10 +159,34 @@ def _mend(
         return _take_away(fault)
     if fault.kind == "staging":
         with abandoned(fault.path) as is_left:
-            if not is_left:
+            was = _status(fault.path)
+            if was is None or not is_left:
                 return ()
-            return _take_away(fault) or _move(fault, fault.path, aside)
-    return _move(fault, os.path.dirname(fault.path), aside) if is_so_still(fault) else ()
+            return _take_away(fault) or _move(fault, fault.path, was, aside)
+    folder = os.path.dirname(fault.path)
+    with _known(folder) as seen:
+        if seen is None or not is_so_still(fault):
+            return ()
+        return _move(fault, folder, seen, aside)
+
+
+@contextlib.contextmanager
+def _known(folder: str) -> Iterator[os.stat_result | None]:
+    """
+    What tells *folder* from all others, or None where it has gone.
+
+    It is open as long as the block runs, so that no other can be given its number.
+    """
+    try:
+        fd = open_folder(folder)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        yield os.fstat(fd)
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(fd)
 
 
 def _take_away(fault: StoreFault) -> Sequence[Moved]:
@@ -176,18 +199,31 @@ def _take_away(fault: StoreFault) -> Sequence[Moved]:
     return (Moved(key=fault.key, kind=fault.kind, path=fault.path, to=None),)
 
 
-def _move(fault: StoreFault, folder: str, aside: str) -> Sequence[Moved]:
+def _move(fault: StoreFault, folder: str, was: os.stat_result, aside: str) -> Sequence[Moved]:
     to = _claim(os.path.join(aside, os.path.basename(folder)))
     try:
         os.rename(folder, to)
     except OSError as error:
-        # Where something lies there it took place after all: the reply of a server was lost.
-        if is_empty(to):
+        # Where it lies there it was moved after all: the reply of a server was lost.
+        if not _is_at(to, was):
             remove_empty(to)
-            if isinstance(error, FileNotFoundError):
+            if isinstance(error, FileNotFoundError) and not os.path.lexists(folder):
                 return ()
             raise
     return (Moved(key=fault.key, kind=fault.kind, path=folder, to=to),)
+
+
+def _is_at(path: str, was: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), was)
+    except OSError:
+        return False
+
+
+def _status(path: str) -> os.stat_result | None:
+    with contextlib.suppress(FileNotFoundError):
+        return os.lstat(path)
+    return None
 
 
 def _claim(wanted: str) -> str:

@@ -38,8 +38,10 @@ DEAD_NAME = f"{boot_id()}_{DEAD}"
 LOOKING = [(call, DEAD_NAME) for call in ("open", "close")]
 MAKING_PLACE = [("mkdir", ".llem-aside"), *[(call, "root") for call in ("open", "fsync", "close")]]
 MOVING = [
+    ("open", DAMAGED),
     ("mkdir", f"{DAMAGED}.0"),
     ("rename", DAMAGED),
+    ("close", DAMAGED),
     ("rmdir", NEXT),
     ("open", DEAD_NAME),
     ("rmdir", DEAD_NAME),
@@ -295,7 +297,7 @@ def test_two_repairs_at_once(root, repair):
         assert len(ResultStore(root).repair().moved) == 3
         return real(*args)
 
-    for index in (PLACE[0], MOVES[1]):
+    for index in (PLACE[0], CALLS.index(("rename", DAMAGED))):
         shutil.rmtree(root)
         damage(root)
         repaired, _ = repair(index, other)
@@ -328,8 +330,8 @@ def test_what_cannot_be_moved_is_named_and_the_rest_is_moved(root, repair, index
 
     repaired, calls = repair(index, failing(number))
 
-    call, _ = CALLS[index]
-    fails = call not in {"open", "close"}
+    call, name = CALLS[index]
+    fails = call != "close" and (call, name) != ("open", DEAD_NAME)
     assert len(repaired.moved) == (3 if call == "close" else 2)
     assert [os.strerror(number) in fault.message for fault in repaired.left] == [True] * fails
     assert open_descriptors() == descriptors
@@ -378,6 +380,34 @@ def test_a_rename_that_took_place_after_all_counts(root, repair, number):
 
     assert [moved.kind for moved in repaired.moved] == ["malformed", "claim", "staging"]
     check_after(Repairing, root, is_done=True)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENOENT], ids=errno.errorcode.get)
+def test_a_rename_that_did_not_take_place_does_not_count(root, repair, number):
+    """Another took the claim to the place aside away."""
+
+    def do(real, source, target):
+        os.rmdir(target)
+        raise OSError(number, os.strerror(number))
+
+    repaired, _ = repair(CALLS.index(("rename", DAMAGED)), do)
+
+    assert [moved.kind for moved in repaired.moved] == ["claim", "staging"]
+    assert [os.strerror(number) in fault.message for fault in repaired.left] == [True]
+    check_after(Repairing, root, is_done=False)
+
+
+def test_a_rename_that_cannot_be_looked_at_does_not_count(root, repair):
+    """What lies in the claim cannot be told, and it is not what was to be moved."""
+
+    def do(real, source, target):
+        (Path(target) / "theirs").write_text("theirs")
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    repaired, _ = repair(CALLS.index(("rename", DAMAGED)), do)
+
+    assert [fault.kind for fault in repaired.left] == ["malformed"]
+    assert (root / DAMAGED).is_dir()
 
 
 def kinds(store):
