@@ -210,7 +210,19 @@ def _move(fault: StoreFault, folder: str, was: os.stat_result, aside: str) -> Se
             if isinstance(error, FileNotFoundError) and not os.path.lexists(folder):
                 return ()
             raise
+    if not _is_at(to, was):
+        _move_back(to, folder)
+        return ()
     return (Moved(key=fault.key, kind=fault.kind, path=folder, to=to),)
+
+
+def _move_back(to: str, folder: str) -> None:
+    """Undo the move of another that had taken the name since it was looked at."""
+    try:
+        os.rename(to, folder)
+    except OSError as error:
+        words = f"another, which had taken its name, was moved to {to}: {error.strerror}"
+        raise OSError(error.errno, words) from None
 
 
 def _is_at(path: str, was: os.stat_result) -> bool:

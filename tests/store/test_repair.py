@@ -410,6 +410,43 @@ def test_a_rename_that_cannot_be_looked_at_does_not_count(root, repair):
     assert (root / DAMAGED).is_dir()
 
 
+def take_the_name(root, store):
+    """Another moves the torn result away, and puts a good one under its name."""
+    shutil.rmtree(root / DAMAGED)
+    assert put(store, 7).key == DAMAGED
+
+
+def test_what_takes_the_name_after_the_last_look_is_moved_back(root, store, repair):
+    def do(real, *args):
+        take_the_name(root, store)
+        return real(*args)
+
+    repaired, _ = repair(CALLS.index(("rename", DAMAGED)), do)
+
+    assert [moved.kind for moved in repaired.moved] == ["claim", "staging"]
+    assert repaired.left == ()
+    assert is_whole(store, DAMAGED, 7)
+    assert sorted(os.listdir(root / ".llem-aside")) == [f"{DEAD_NAME}.0"]
+
+
+def test_what_cannot_be_moved_back_is_told(root, store, repair):
+    """A third has taken the name by then."""
+
+    def do(real, *args):
+        take_the_name(root, store)
+        out = real(*args)
+        assert put(store, 8).key == DAMAGED
+        return out
+
+    repaired, _ = repair(CALLS.index(("rename", DAMAGED)), do)
+
+    (fault,) = repaired.left
+    to = root / ".llem-aside" / f"{DAMAGED}.0"
+    assert f"was moved to {to}" in fault.message
+    assert is_whole(store, DAMAGED, 8)
+    assert is_whole(store, to, 7)
+
+
 def kinds(store):
     return [fault.kind for fault in store.verify().faults]
 
