@@ -66,7 +66,8 @@ def _staging_folders(root: str) -> list[str]:
     area = os.path.join(root, STAGING_NAME)
     try:
         check_area(area)
-        return [os.path.join(area, name) for name in sorted(os.listdir(area))]
+        with os.scandir(area) as entries:
+            return sorted(e.path for e in entries if e.is_dir(follow_symlinks=False))
     except OSError:
         return []
 

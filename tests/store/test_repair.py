@@ -546,6 +546,20 @@ def test_a_claim_of_the_living_is_left(store, staging):
     assert kinds(store) == ["claim", "claim", "staging"]
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_what_is_no_folder_is_no_writer(store, staging, link):
+    """A stray file in the staging area hides no claim."""
+    stray = staging(DEAD_NAME).parent / ".DS_Store"
+    if link:
+        stray.symlink_to(store.root / NAME)
+    else:
+        stray.write_text("theirs")
+    time.sleep(0.02)
+    (store.root / f"{NAME}_7").mkdir()
+
+    assert kinds(store) == ["claim", "staging"]
+
+
 def test_a_claim_that_is_filled_while_one_looks_is_no_fault(store, monkeypatch):
     """Its writer was alive when it was seen, and is done by now."""
     kept = store.put(small_result())
