@@ -6,6 +6,7 @@ An exception is a `LlemError`, and also the builtin that a caller would already 
     LlemError
     ├── ResultNotFoundError    (FileNotFoundError)   no result lies there
     ├── ResultAccessError      (OSError)             something that may not be read lies there
+    │   └── NoMemoryError                            there is no memory to read it
     ├── MalformedResultError   (ValueError)          the text is no JSON object
     ├── SchemaVersionError     (ValueError)          a schema this llem does not read
     ├── ResultValidationError  (ValueError)          values that no result may hold
@@ -32,7 +33,14 @@ from collections.abc import Iterable
 
 
 class LlemError(Exception):
-    """Whatever llem refuses or fails to do. Its text is one message for a person."""
+    """
+    Whatever llem refuses or fails to do. Its text is one message for a person.
+
+    Attributes:
+        over_limit: Whether all that is known against a file is that it is over the reader's limit.
+    """
+
+    over_limit: bool = False
 
 
 class ResultNotFoundError(LlemError, FileNotFoundError):
@@ -41,6 +49,10 @@ class ResultNotFoundError(LlemError, FileNotFoundError):
 
 class ResultAccessError(LlemError, OSError):
     """Something lies there, but it is no regular file, or it may not be read."""
+
+
+class NoMemoryError(ResultAccessError):
+    """There is no memory to read it. That says nothing of what lies there."""
 
 
 class MalformedResultError(LlemError, ValueError):

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from llem.cli.message import say
 from llem.cli.output import DEFAULT_ROOT, AsJson, Root, print_json, reading_progress
-from llem.report.figures import counted, printable
+from llem.report.figures import counted, printable, unicode_text
 from llem.store import Repair, ResultStore, StoreFault, Verification
 
 Mend = Annotated[
@@ -34,7 +34,7 @@ def verify_verb(*, root: Root = DEFAULT_ROOT, repair: Mend = False, as_json: AsJ
         found = store.repair(progress=progress) if repair else store.verify(progress=progress)
     faults = found.left if isinstance(found, Repair) else found.faults
     if as_json:
-        print_json(attrs.asdict(found) | _named(found, faults))
+        print_json(_plain(found) | _named(found, faults))
     else:
         _print(found, faults, root)
     return 1 if faults else 0
@@ -43,7 +43,16 @@ def verify_verb(*, root: Root = DEFAULT_ROOT, repair: Mend = False, as_json: AsJ
 def _named(found: Verification | Repair, faults: Sequence[StoreFault]) -> dict[str, Any]:
     """The faults with their advice, under the name that *found* has for them."""
     name = "left" if isinstance(found, Repair) else "faults"
-    return {name: [{**attrs.asdict(fault), "advice": fault.advice} for fault in faults]}
+    return {name: [{**_plain(fault), "advice": fault.advice} for fault in faults]}
+
+
+def _plain(told: Verification | Repair | StoreFault) -> dict[str, Any]:
+    """*told* as JSON can hold it: the name of a folder may be no UTF-8."""
+    return attrs.asdict(told, value_serializer=lambda *named: _spelled_out(named[-1]))
+
+
+def _spelled_out(value: Any) -> Any:
+    return unicode_text(value) if isinstance(value, str) else value
 
 
 def _print(found: Verification | Repair, faults: Sequence[StoreFault], root: str) -> None:

@@ -1,8 +1,10 @@
 """The files of one result: what is written, and what is read back."""
 
+import contextlib
 import hashlib
 import os
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import attrs
@@ -12,7 +14,9 @@ from llem.domain.result import ExperimentResult
 from llem.domain.timeseries import TIMESERIES_NAME
 from llem.errors import (
     InvalidNameError,
+    LlemError,
     MalformedResultError,
+    NoMemoryError,
     ResultIntegrityError,
     ResultNotFoundError,
     ResultValidationError,
@@ -105,8 +109,9 @@ def read_result(path: str, max_json_bytes: int, *, stacklevel: int = 4) -> Docum
         max_json_bytes: Largest file that is read. Unit: bytes.
         stacklevel: How far up the caller is whom a warning concerns.
     """
-    content = read_regular_file(path, limit=max_json_bytes, too_large=MalformedResultError)
-    document = read_document(content, source=path, sidecar=TIMESERIES_NAME)
+    with _want_of_memory_told(path):
+        content = read_regular_file(path, limit=max_json_bytes, too_large=MalformedResultError)
+        document = read_document(content, source=path, sidecar=TIMESERIES_NAME)
     _check_digests(document, path)
     if document.result.timeseries is None:
         return document
@@ -136,19 +141,44 @@ def _check_digests(document: Document, path: str) -> None:
 def read_sidecar(path: str, document: Document, max_rows: int) -> "pa.Table":
     """The time series beside the ``result.json`` at *path*, held against its digest."""
     beside = os.path.join(os.path.dirname(path), TIMESERIES_NAME)
-    content = read_regular_file(
-        beside, limit=sidecar.max_bytes(max_rows), too_large=SidecarIntegrityError
-    )
+    with _want_of_memory_told(beside):
+        content = read_regular_file(
+            beside, limit=sidecar.max_bytes(max_rows), too_large=SidecarIntegrityError
+        )
+        _check_bytes(content, document, beside)
+        return sidecar.decode(content, source=beside, max_rows=max_rows)
+
+
+def _check_bytes(content: bytes, document: Document, beside: str) -> None:
     digest = document.integrity and document.integrity.sidecars.get(TIMESERIES_NAME)
     if not digest:
         warnings.warn(
             f"{beside}: no digest was recorded; its samples are taken on trust",
             SidecarUnverifiedWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     elif (len(content), hashlib.sha256(content).hexdigest()) != (digest.bytes, digest.sha256):
         raise SidecarIntegrityError(
             f"{beside}: its bytes are not what was written (SHA-256 or size differ, "
             f"{len(content)} bytes of {digest.bytes}); restore the file from a copy"
         )
-    return sidecar.decode(content, source=beside, max_rows=max_rows)
+
+
+@contextlib.contextmanager
+def _want_of_memory_told(path: str) -> Iterator[None]:
+    """Have no file called damaged because its reader ran out of memory."""
+    try:
+        yield
+    except (MemoryError, LlemError) as error:
+        if not _is_want_of_memory(error):
+            raise
+        raise NoMemoryError(f"{path}: there is no memory to read it") from None
+
+
+def _is_want_of_memory(error: Exception) -> bool:
+    if isinstance(error, ResultValidationError):
+        # A MemoryError has no text, and what was wrong with a field is kept as text.
+        return any(not problem for problem, _ in error.faults)
+    cause = error.__context__ if isinstance(error, LlemError) else error
+    text = str(cause).lower()
+    return isinstance(cause, MemoryError) or "not enough memory" in text or "bad_alloc" in text

@@ -28,6 +28,9 @@ from llem.store.verify import StoreFault, Verification, faults_left, verify
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_OF_THE_SYSTEM = "lost+found"
+"""Lies at the top of a disk, and is nobody's to look into."""
+
 
 @attrs.frozen
 class ResultStore(Store):
@@ -150,11 +153,11 @@ class ResultStore(Store):
             ResultNotFoundError: There is no root.
             ResultAccessError: The root cannot be listed.
         """
+        keys = self._names(*RESULT_FILES)
         if not os.path.lexists(self.root):
             raise ResultNotFoundError(
                 f"{self.root}: there is no such directory: name one that results are kept in"
             )
-        keys = self._names(*RESULT_FILES)
         found = self._verify([(key, self.path_of(key)) for key in keys], progress)
         return attrs.evolve(found, faults=(*found.faults, *faults_left(str(self.root))))
 
@@ -163,8 +166,8 @@ class ResultStore(Store):
         Move what `verify` names into ``.llem-aside``, from where it can be moved back by hand.
 
         No file is deleted; an empty folder that a dead writer left is taken away. A result stays
-        where nothing of it is damaged: it has another schema version, its samples alone are gone,
-        or its files may not be read just now.
+        where nothing of it is known to be damaged: it has another schema version, its samples alone
+        are gone, it is over a limit of this store, or its files cannot be read just now.
 
         Args:
             progress: Is told how many results are read, of how many.
@@ -207,9 +210,10 @@ class ResultStore(Store):
         return iter(self._names(RESULT_NAME))
 
     def _names(self, *files: str) -> list[str]:
-        """The names of folders that hold one of *files*."""
+        """The names of folders that hold one of *files*, or that may not be looked into."""
         try:
-            with os.scandir(self.root) as entries:
+            # The dot can be named only where what lies in the root can be.
+            with os.scandir(os.path.join(self.root, os.curdir)) as entries:
                 names = [entry.name for entry in entries if _holds(entry, files)]
         except FileNotFoundError:
             names = []
@@ -273,6 +277,17 @@ class ResultStore(Store):
 
 
 def _holds(entry: "os.DirEntry[Any]", files: tuple[str, ...]) -> bool:
-    if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
+    is_hidden = entry.name.startswith(".") or entry.name == _OF_THE_SYSTEM
+    if is_hidden or not entry.is_dir(follow_symlinks=False):
         return False
-    return any(os.path.lexists(os.path.join(entry.path, name)) for name in files)
+    return any(_may_be_there(os.path.join(entry.path, name)) for name in files)
+
+
+def _may_be_there(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True

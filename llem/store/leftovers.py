@@ -4,8 +4,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from llem.store.layout import RESULT_NAME, STAGING_NAME, is_of_our_form
-from llem.store.staging import abandoned
+from llem.store.layout import ASIDE_NAME, RESULT_NAME, STAGING_NAME, is_of_our_form
+from llem.store.staging import abandoned, check_area
 
 
 def find(root: str) -> tuple[list[str], list[str]]:
@@ -25,6 +25,21 @@ def find(root: str) -> tuple[list[str], list[str]]:
                 since = min(since, _changed(path))
     # The writer of a claim that was seen first may be done by now.
     return [path for path in claims if _changed(path) < since and is_empty(path)], left
+
+
+def areas_at_fault(root: str) -> Iterator[tuple[str, str, str]]:
+    """The path of each area of llem under *root* that is no folder to list, the kind, and why."""
+    for name in (STAGING_NAME, ASIDE_NAME):
+        area = os.path.join(root, name)
+        try:
+            check_area(area)
+            os.listdir(area)
+        except FileNotFoundError:
+            continue
+        except NotADirectoryError as fault:
+            yield area, "area", str(fault.strerror)
+        except OSError as fault:
+            yield area, "access", f"{area}: cannot be listed: {fault.strerror}"
 
 
 def is_empty(folder: str) -> bool:
@@ -50,7 +65,9 @@ def _empty_folders(root: str) -> Iterator[str]:
 def _staging_folders(root: str) -> list[str]:
     area = os.path.join(root, STAGING_NAME)
     try:
-        return [os.path.join(area, name) for name in sorted(os.listdir(area))]
+        check_area(area)
+        with os.scandir(area) as entries:
+            return sorted(e.path for e in entries if e.is_dir(follow_symlinks=False))
     except OSError:
         return []
 

@@ -35,10 +35,12 @@ def read_regular_file(
         if not stat.S_ISREG(status.st_mode):
             raise ResultAccessError(f"{path}: is {_kind(status.st_mode)}, not a regular file")
         if status.st_size > limit:
-            raise too_large(
+            error = too_large(
                 f"{path}: has {status.st_size} bytes, over the limit of {limit}; "
                 "raise the limit of the store if it is to be trusted"
             )
+            error.over_limit = True
+            raise error
         return _read(fd, path, status.st_size)
     finally:
         os.close(fd)

@@ -15,18 +15,17 @@ import errno
 import itertools
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 
 from llem.errors import CommitUnknownError, StoreWriteError
-from llem.store.layout import ASIDE_NAME, RESULT_FILES
-from llem.store.leftovers import is_empty
-from llem.store.staging import abandoned, remove_empty, sync_folder
+from llem.store.layout import ASIDE_NAME, RESULT_FILES, RESULT_NAME, is_of_our_form
+from llem.store.staging import abandoned, make_area, open_folder, remove_empty, sync_folder
 from llem.store.verify import StoreFault, Verification
 
-_NOTHING_TO_MOVE = {"schema_version", "sidecar_missing"}
-"""A record of another llem, or one that only lacks its samples, is better where it is."""
+_NOTHING_TO_MOVE = {"schema_version", "sidecar_missing", "too_large", "no_memory"}
+"""What this reader cannot read may be whole, and what only lacks its samples is better there."""
 
 _FULL_OR_GONE = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT}
 
@@ -78,7 +77,8 @@ def repair(root: str, found: Verification, is_so_still: Callable[[StoreFault], b
         StoreWriteError: There is no place to move anything to. Nothing was moved.
         CommitUnknownError: What was moved may be back after a power cut.
     """
-    left = [fault for fault in found.faults if not _can_move(fault)]
+    _check_areas(found.faults)
+    left = [_told(fault) for fault in found.faults if not _can_move(fault)]
     moved: list[Moved] = []
     faults = [fault for fault in found.faults if _can_move(fault)]
     if faults:
@@ -93,12 +93,43 @@ def repair(root: str, found: Verification, is_so_still: Callable[[StoreFault], b
     return Repair(checked=found.checked, moved=tuple(moved), left=tuple(left))
 
 
+def _check_areas(faults: Sequence[StoreFault]) -> None:
+    for fault in faults:
+        if fault.kind == "area":
+            raise StoreWriteError(f"{fault.message}; nothing was moved: {fault.advice}")
+
+
+def _told(fault: StoreFault) -> StoreFault:
+    if _is_ours(fault):
+        return fault
+    words = f"{fault.message}; its folder holds more than a result, and stays"
+    return attrs.evolve(fault, message=words)
+
+
 def _can_move(fault: StoreFault) -> bool:
+    if not _is_ours(fault):
+        return False
     if fault.kind != "access":
         return fault.kind not in _NOTHING_TO_MOVE
     # A file that may not be read now, for want of permission or of descriptors, may be whole.
-    folder = os.path.dirname(fault.path)
-    return any(_is_no_file(os.path.join(folder, name)) for name in RESULT_FILES)
+    folder, file = os.path.split(fault.path)
+    return file == RESULT_NAME and any(
+        _is_no_file(os.path.join(folder, name)) for name in RESULT_FILES
+    )
+
+
+def _is_ours(fault: StoreFault) -> bool:
+    """Whether its folder bears a name of ours, or holds nothing but the files of a result."""
+    folder, file = os.path.split(fault.path)
+    if file != RESULT_NAME or is_of_our_form(os.path.basename(folder)):
+        return True
+    try:
+        with os.scandir(folder) as entries:
+            return all(
+                e.name in RESULT_FILES and not e.is_dir(follow_symlinks=False) for e in entries
+            )
+    except OSError:
+        return False
 
 
 def _is_no_file(path: str) -> bool:
@@ -111,8 +142,7 @@ def _is_no_file(path: str) -> bool:
 def _make_aside(root: str) -> str:
     aside = os.path.join(root, ASIDE_NAME)
     try:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(aside)
+        make_area(aside)
         sync_folder(root)
     except OSError as fault:
         raise StoreWriteError(
@@ -129,10 +159,34 @@ def _mend(
         return _take_away(fault)
     if fault.kind == "staging":
         with abandoned(fault.path) as is_left:
-            if not is_left:
+            was = _status(fault.path)
+            if was is None or not is_left:
                 return ()
-            return _take_away(fault) or _move(fault, fault.path, aside)
-    return _move(fault, os.path.dirname(fault.path), aside) if is_so_still(fault) else ()
+            return _take_away(fault) or _move(fault, fault.path, was, aside)
+    folder = os.path.dirname(fault.path)
+    with _known(folder) as seen:
+        if seen is None or not is_so_still(fault):
+            return ()
+        return _move(fault, folder, seen, aside)
+
+
+@contextlib.contextmanager
+def _known(folder: str) -> Iterator[os.stat_result | None]:
+    """
+    What tells *folder* from all others, or None where it has gone.
+
+    It is open as long as the block runs, so that no other can be given its number.
+    """
+    try:
+        fd = open_folder(folder)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        yield os.fstat(fd)
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(fd)
 
 
 def _take_away(fault: StoreFault) -> Sequence[Moved]:
@@ -145,18 +199,43 @@ def _take_away(fault: StoreFault) -> Sequence[Moved]:
     return (Moved(key=fault.key, kind=fault.kind, path=fault.path, to=None),)
 
 
-def _move(fault: StoreFault, folder: str, aside: str) -> Sequence[Moved]:
+def _move(fault: StoreFault, folder: str, was: os.stat_result, aside: str) -> Sequence[Moved]:
     to = _claim(os.path.join(aside, os.path.basename(folder)))
     try:
         os.rename(folder, to)
     except OSError as error:
-        # Where something lies there it took place after all: the reply of a server was lost.
-        if is_empty(to):
+        # Where it lies there it was moved after all: the reply of a server was lost.
+        if not _is_at(to, was):
             remove_empty(to)
-            if isinstance(error, FileNotFoundError):
+            if isinstance(error, FileNotFoundError) and not os.path.lexists(folder):
                 return ()
             raise
+    if not _is_at(to, was):
+        _move_back(to, folder)
+        return ()
     return (Moved(key=fault.key, kind=fault.kind, path=folder, to=to),)
+
+
+def _move_back(to: str, folder: str) -> None:
+    """Undo the move of another that had taken the name since it was looked at."""
+    try:
+        os.rename(to, folder)
+    except OSError as error:
+        words = f"another, which had taken its name, was moved to {to}: {error.strerror}"
+        raise OSError(error.errno, words) from None
+
+
+def _is_at(path: str, was: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), was)
+    except OSError:
+        return False
+
+
+def _status(path: str) -> os.stat_result | None:
+    with contextlib.suppress(FileNotFoundError):
+        return os.lstat(path)
+    return None
 
 
 def _claim(wanted: str) -> str:

@@ -165,10 +165,12 @@ def _rows_of(metadata: Any) -> int:
 
 def _check_rows(rows: int, source: str, max_rows: int) -> None:
     if rows > max_rows:
-        raise SidecarIntegrityError(
+        error = SidecarIntegrityError(
             f"{source}: has {rows} rows, over the limit of {max_rows}; raise the limit of the "
             "store if it is to be trusted"
         )
+        error.over_limit = True
+        raise error
 
 
 def _no_parquet(source: str, fault: Exception) -> SidecarIntegrityError:

@@ -11,6 +11,7 @@ a folder of another name is called abandoned only once no writer takes that long
 """
 
 import contextlib
+import errno
 import fcntl
 import functools
 import os
@@ -43,13 +44,38 @@ def boot_id() -> str:
 def new_place(root: str) -> str:
     """A path in the staging area of *root*, which is made where it is not there."""
     area = os.path.join(root, STAGING_NAME)
+    make_area(area)
+    return os.path.join(area, f"{boot_id()}_{uuid.uuid4()}")
+
+
+def make_area(area: str) -> None:
+    """
+    Make the folder *area* where it is not there.
+
+    Raises:
+        NotADirectoryError: Something else is there, such as a link out of the root.
+    """
     with contextlib.suppress(FileExistsError):
         os.mkdir(area)
-        mode = stat.S_IMODE(os.stat(area).st_mode)
+        mode = stat.S_IMODE(os.lstat(area).st_mode)
         if mode & stat.S_IRWXU != stat.S_IRWXU:
             # Under such a umask all later writings would fail, whatever theirs is.
             os.chmod(area, mode | stat.S_IRWXU)
-    return os.path.join(root, STAGING_NAME, f"{boot_id()}_{uuid.uuid4()}")
+    check_area(area)
+
+
+def check_area(area: str) -> None:
+    """
+    See that *area* is a folder of its own, and no link to one.
+
+    Raises:
+        NotADirectoryError: It is something else.
+        FileNotFoundError: It is not there.
+    """
+    mode = os.lstat(area).st_mode
+    if not stat.S_ISDIR(mode):
+        what = "a symbolic link" if stat.S_ISLNK(mode) else "a file"
+        raise NotADirectoryError(errno.ENOTDIR, f"{area} is {what}, not a folder")
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import attrs
 from llem.errors import (
     LlemError,
     MalformedResultError,
+    NoMemoryError,
     ResultAccessError,
     ResultIntegrityError,
     ResultNotFoundError,
@@ -25,6 +26,7 @@ from llem.store.files import read_result, read_sidecar
 _KINDS: tuple[tuple[type[LlemError], str], ...] = (
     (SidecarPathError, "sidecar_path"),
     (ResultNotFoundError, "missing"),
+    (NoMemoryError, "no_memory"),
     (ResultAccessError, "access"),
     (MalformedResultError, "malformed"),
     (SchemaVersionError, "schema_version"),
@@ -37,8 +39,14 @@ _KINDS: tuple[tuple[type[LlemError], str], ...] = (
 _REPAIR = "`llem verify --repair`"
 _ADVICE = {
     "access": "see that a regular file lies there which you may read",
+    "no_memory": "free some memory, or look on a larger machine; nothing is known of the file",
+    "too_large": (
+        "restore its folder from a copy if it is not meant to be so large; "
+        "else `llem.ResultStore(root, max_json_bytes=..., max_rows=...)` reads it"
+    ),
     "schema_version": "read it with the llem that wrote it",
     "sidecar_missing": "restore the file from a copy; the record itself is whole",
+    "area": "take it away: the next put or repair makes a folder there",
     "claim": f"{_REPAIR} takes it away",
     "staging": f"{_REPAIR} moves it aside; nothing that was said to be kept is in it",
 }
@@ -55,7 +63,7 @@ class StoreFault:
         path: Its ``result.json``, or the folder that was left.
         kind: What kind of fault, a stable word such as integrity or sidecar_missing. claim: an
             empty folder under the name of a result. staging: what was never published, or was
-            removed in part.
+            removed in part. area: what lies where llem would put those.
         message: What is wrong, and where.
     """
 
@@ -124,9 +132,13 @@ def verify(
 
 
 def faults_left(root: str) -> tuple[StoreFault, ...]:
-    """What dead writers left under *root*, as faults."""
+    """What dead writers left under *root*, and what is in the way of writers, as faults."""
     claims, folders = leftovers.find(root)
-    return tuple(
+    areas = tuple(
+        StoreFault(key=os.path.basename(path), path=path, kind=kind, message=words)
+        for path, kind, words in leftovers.areas_at_fault(root)
+    )
+    return areas + tuple(
         StoreFault(key=os.path.basename(path), path=path, kind=kind, message=f"{path}: {words}")
         for kind, words, paths in (
             ("claim", "is an empty folder that a writer left which died", claims),
@@ -149,4 +161,6 @@ def _look(path: str, max_json_bytes: int, max_rows: int) -> tuple[bool, list[str
 
 
 def _kind_of(error: LlemError) -> str:
+    if error.over_limit:
+        return "too_large"
     return next((kind for cls, kind in _KINDS if isinstance(error, cls)), "other")

@@ -1,6 +1,7 @@
 """The verbs that read what is kept: list, show, export, verify, env."""
 
 import csv
+import errno
 import importlib
 import inspect
 import io
@@ -17,7 +18,7 @@ from sample import sample_result
 
 from llem.auditing import Audit, Check
 from llem.cli import VERBS, build_app
-from llem.codec import from_json
+from llem.codec import from_json, to_json
 from llem.domain.config import BaselineConfig, ExperimentConfig
 from llem.domain.energy import Sensor
 from llem.domain.environment import CUDAEnvironment
@@ -492,6 +493,27 @@ def test_verify_says_what_to_do(llem, kept):
     assert llem("verify", "--json").json["faults"][0]["advice"].startswith("restore")
 
 
+@pytest.mark.parametrize("verb", ["list", "export", "verify"])
+def test_what_may_not_be_looked_at_is_named(llem, kept, monkeypatch, verb):
+    """To root nothing is forbidden, so that each look is refused here."""
+
+    def refusing(real):
+        def call(path, *args, **options):
+            if str(path).endswith(f"{kept[0].key}/result.json"):
+                raise PermissionError(errno.EACCES, "Permission denied", path)
+            return real(path, *args, **options)
+
+        return call
+
+    for name in ("lstat", "open"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+    outcome = llem(verb)
+
+    assert outcome.status == 1
+    told = outcome.out if verb == "verify" else outcome.err
+    assert f"{kept[0].key}/result.json: cannot be opened: Permission denied" in told
+
+
 def test_repair_moves_aside_what_is_at_fault(llem, kept):
     """And says where it is; exit status 0 where nothing is left to do."""
     Path(kept[1]).write_text("{")
@@ -522,6 +544,25 @@ def test_repair_names_what_it_leaves(llem, kept):
     assert outcome.out.endswith("3 results in results: 0 moved aside, 1 fault left\n")
     told = llem("verify", "--repair", "--json").json
     assert (told["checked"], told["moved"], told["left"][0]["kind"]) == (3, [], "sidecar_missing")
+
+
+def test_names_that_are_no_utf_8_are_spelled_out(llem, kept):
+    """In a fault, in what was moved, and in what has no digest."""
+    odd = os.fsdecode(b"odd-\xff")
+    folder = Path(kept[0]).parent.rename(Path(kept[0]).parents[1] / odd)
+    (folder / "result.json").write_bytes(to_json(FIRST))
+    told = llem("verify", "--json").json
+    assert told["unverified"] == ["odd-\\udcff"]
+
+    (folder / "result.json").write_text("{")
+    (fault,) = llem("verify", "--json").json["faults"]
+    (moved,) = llem("verify", "--repair", "--json").json["moved"]
+
+    assert fault["key"] == moved["key"] == "odd-\\udcff"
+    assert fault["path"] == "results/odd-\\udcff/result.json"
+    assert fault["message"].startswith(fault["path"])
+    assert moved["path"] == "results/odd-\\udcff"
+    assert moved["to"] == "results/.llem-aside/odd-\\udcff.0"
 
 
 def test_verify_says_what_has_no_digest(llem, kept):

@@ -10,9 +10,22 @@ import sys
 import time
 from pathlib import Path
 
+import orjson
+import pyarrow as pa
 import pytest
 from ruins import KINDS
-from scenes import DAMAGED, DEAD, NAME, NEXT, Repairing, check_after, damage, files_under, is_whole
+from scenes import (
+    DAMAGED,
+    DEAD,
+    NAME,
+    NEXT,
+    Repairing,
+    check_after,
+    damage,
+    files_under,
+    is_whole,
+    put,
+)
 from seam import OneCall, WatchedOs, failing
 
 import llem.store.staging
@@ -28,8 +41,10 @@ DEAD_NAME = f"{boot_id()}_{DEAD}"
 LOOKING = [(call, DEAD_NAME) for call in ("open", "close")]
 MAKING_PLACE = [("mkdir", ".llem-aside"), *[(call, "root") for call in ("open", "fsync", "close")]]
 MOVING = [
+    ("open", DAMAGED),
     ("mkdir", f"{DAMAGED}.0"),
     ("rename", DAMAGED),
+    ("close", DAMAGED),
     ("rmdir", NEXT),
     ("open", DEAD_NAME),
     ("rmdir", DEAD_NAME),
@@ -161,6 +176,63 @@ def test_what_may_not_be_read_just_now_is_left(root, store, monkeypatch):
     assert files_under(root) == before
 
 
+@pytest.mark.parametrize("limit", [{"max_json_bytes": 10}, {"max_rows": 3}], ids=str)
+def test_what_is_over_a_limit_of_the_reader_is_left(store, limit):
+    kept = store.put(small_result(), timeseries=small_table())
+
+    repaired = ResultStore(store.root, **limit).repair()
+
+    assert [fault.kind for fault in repaired.left] == ["too_large"]
+    assert is_whole(store, kept.key, 300)
+
+
+def no_memory(*_, **__):
+    raise MemoryError
+
+
+def not_enough_memory(*_):
+    raise orjson.JSONDecodeError("Not enough memory to allocate buffer for parsing", "", 0)
+
+
+def arrow_has_none(*_, **__):
+    raise pa.ArrowMemoryError("malloc of size 64 failed")
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("llem.store.reading._read", no_memory),
+        ("llem.store.files.read_document", no_memory),
+        ("llem.codec.document.orjson.loads", not_enough_memory),
+        ("pyarrow.parquet.ParquetFile.read", arrow_has_none),
+        ("pyarrow.BufferReader", arrow_has_none),
+        ("llem.store.sidecar._check_nulls", arrow_has_none),
+    ],
+)
+def test_what_there_is_no_memory_for_is_left(store, monkeypatch, name, call):
+    """It may be whole, and its digest may have matched."""
+    kept = store.put(small_result(), timeseries=small_table())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(name, call)
+        repaired = store.repair()
+        with pytest.raises(ResultAccessError, match="no memory to read it"):
+            (store.get(kept), store.timeseries(kept))
+
+    assert [fault.kind for fault in repaired.left] == ["no_memory"]
+    assert is_whole(store, kept.key, 300)
+
+
+def test_a_field_there_is_no_memory_for_is_not_called_wrong(store, monkeypatch):
+    """What builds a record keeps every error of a field as text."""
+    kept = store.put(small_result())
+    monkeypatch.setattr("llem.codec.records.plain_structure", lambda _: no_memory)
+    monkeypatch.setattr("llem.domain.result.ExperimentResult.__attrs_post_init__", no_memory)
+
+    assert [fault.kind for fault in store.repair().left] == ["no_memory"]
+    assert kept.key in store
+
+
 def test_a_good_root_is_left_as_it_is(store):
     store.put(small_result())
     before = files_under(store.root)
@@ -228,7 +300,7 @@ def test_two_repairs_at_once(root, repair):
         assert len(ResultStore(root).repair().moved) == 3
         return real(*args)
 
-    for index in (PLACE[0], MOVES[1]):
+    for index in (PLACE[0], CALLS.index(("rename", DAMAGED))):
         shutil.rmtree(root)
         damage(root)
         repaired, _ = repair(index, other)
@@ -261,8 +333,8 @@ def test_what_cannot_be_moved_is_named_and_the_rest_is_moved(root, repair, index
 
     repaired, calls = repair(index, failing(number))
 
-    call, _ = CALLS[index]
-    fails = call not in {"open", "close"}
+    call, name = CALLS[index]
+    fails = call != "close" and (call, name) != ("open", DEAD_NAME)
     assert len(repaired.moved) == (3 if call == "close" else 2)
     assert [os.strerror(number) in fault.message for fault in repaired.left] == [True] * fails
     assert open_descriptors() == descriptors
@@ -311,6 +383,71 @@ def test_a_rename_that_took_place_after_all_counts(root, repair, number):
 
     assert [moved.kind for moved in repaired.moved] == ["malformed", "claim", "staging"]
     check_after(Repairing, root, is_done=True)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENOENT], ids=errno.errorcode.get)
+def test_a_rename_that_did_not_take_place_does_not_count(root, repair, number):
+    """Another took the claim to the place aside away."""
+
+    def do(real, source, target):
+        os.rmdir(target)
+        raise OSError(number, os.strerror(number))
+
+    repaired, _ = repair(CALLS.index(("rename", DAMAGED)), do)
+
+    assert [moved.kind for moved in repaired.moved] == ["claim", "staging"]
+    assert [os.strerror(number) in fault.message for fault in repaired.left] == [True]
+    check_after(Repairing, root, is_done=False)
+
+
+def test_a_rename_that_cannot_be_looked_at_does_not_count(root, repair):
+    """What lies in the claim cannot be told, and it is not what was to be moved."""
+
+    def do(real, source, target):
+        (Path(target) / "theirs").write_text("theirs")
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    repaired, _ = repair(CALLS.index(("rename", DAMAGED)), do)
+
+    assert [fault.kind for fault in repaired.left] == ["malformed"]
+    assert (root / DAMAGED).is_dir()
+
+
+def take_the_name(root, store):
+    """Another moves the torn result away, and puts a good one under its name."""
+    shutil.rmtree(root / DAMAGED)
+    assert put(store, 7).key == DAMAGED
+
+
+def test_what_takes_the_name_after_the_last_look_is_moved_back(root, store, repair):
+    def do(real, *args):
+        take_the_name(root, store)
+        return real(*args)
+
+    repaired, _ = repair(CALLS.index(("rename", DAMAGED)), do)
+
+    assert [moved.kind for moved in repaired.moved] == ["claim", "staging"]
+    assert repaired.left == ()
+    assert is_whole(store, DAMAGED, 7)
+    assert sorted(os.listdir(root / ".llem-aside")) == [f"{DEAD_NAME}.0"]
+
+
+def test_what_cannot_be_moved_back_is_told(root, store, repair):
+    """A third has taken the name by then."""
+
+    def do(real, *args):
+        take_the_name(root, store)
+        out = real(*args)
+        assert put(store, 8).key == DAMAGED
+        return out
+
+    repaired, _ = repair(CALLS.index(("rename", DAMAGED)), do)
+
+    (fault,) = repaired.left
+    to = root / ".llem-aside" / f"{DAMAGED}.0"
+    assert f"was moved to {to}" in fault.message
+    assert is_whole(store, DAMAGED, 8)
+    assert is_whole(store, to, 7)
 
 
 def kinds(store):
@@ -412,6 +549,20 @@ def test_a_claim_of_the_living_is_left(store, staging):
     assert kinds(store) == ["claim", "claim", "staging"]
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_what_is_no_folder_is_no_writer(store, staging, link):
+    """A stray file in the staging area hides no claim."""
+    stray = staging(DEAD_NAME).parent / ".DS_Store"
+    if link:
+        stray.symlink_to(store.root / NAME)
+    else:
+        stray.write_text("theirs")
+    time.sleep(0.02)
+    (store.root / f"{NAME}_7").mkdir()
+
+    assert kinds(store) == ["claim", "staging"]
+
+
 def test_a_claim_that_is_filled_while_one_looks_is_no_fault(store, monkeypatch):
     """Its writer was alive when it was seen, and is done by now."""
     kept = store.put(small_result())
@@ -489,3 +640,112 @@ def test_an_odd_umask_spoils_the_root_for_nobody(tmp_path, umask):
     subprocess.run([sys.executable, "-c", script, str(umask), tmp_path], check=True)
 
     assert (tmp_path / ".llem-tmp").stat().st_mode & 0o700 == 0o700
+
+
+def test_a_folder_of_somebody_else_stays(store):
+    """It has a name of its own and other files, one of which is called as ours are."""
+    photos = store.root / "photos"
+    photos.mkdir(parents=True)
+    (photos / "result.json").write_text("{}")
+    (photos / "cat.jpg").write_text("a cat")
+    before = files_under(store.root)
+
+    repaired = store.repair()
+
+    assert repaired.moved == ()
+    assert [fault.key for fault in repaired.left] == ["photos"]
+    assert "holds more than a result, and stays" in repaired.left[0].message
+    assert files_under(store.root) == before
+
+
+def test_what_is_called_as_our_files_is_looked_at(store):
+    """A folder under the name of a file is somebody's."""
+    (store.root / "photos" / "result.json").mkdir(parents=True)
+
+    repaired = store.repair()
+
+    assert [fault.kind for fault in repaired.left] == ["access"]
+    assert repaired.moved == ()
+
+
+def test_a_result_under_another_name_is_moved(store):
+    kept = store.put(small_result(), timeseries=small_table())
+    folder = Path(kept).parent.rename(store.root / "baseline")
+    (folder / "result.json").write_text("{")
+
+    assert [moved.key for moved in store.repair().moved] == ["baseline"]
+
+
+def test_a_damaged_result_with_a_note_beside_it_is_moved_as_a_whole(store):
+    kept = store.put(small_result())
+    (Path(kept).parent / "note.txt").write_text("a note")
+    Path(kept).write_text("{")
+
+    (moved,) = store.repair().moved
+
+    assert sorted(os.listdir(moved.to)) == ["note.txt", "result.json"]
+
+
+AREAS = [".llem-tmp", ".llem-aside"]
+
+
+def of_a_folder_elsewhere(path):
+    elsewhere = path.parent.parent / "elsewhere"
+    shutil.copytree(path.parent / NAME, elsewhere / NAME, dirs_exist_ok=True)
+    path.symlink_to(elsewhere)
+
+
+def names_under(path):
+    return sorted(map(str, path.rglob("*")))
+
+
+NO_FOLDERS = {
+    "to-the-root": lambda path: path.symlink_to("."),
+    "elsewhere": of_a_folder_elsewhere,
+    "dangling": lambda path: path.symlink_to("nowhere"),
+    "file": lambda path: path.write_text("theirs"),
+}
+
+
+@pytest.fixture(params=NO_FOLDERS)
+def without_areas(request, store):
+    """A good result, a torn one, and no area."""
+    put(store, 0)
+    torn = put(store, 1)
+    os.truncate(torn.path, 100)
+    shutil.rmtree(store.root / ".llem-tmp")
+    return lambda area: NO_FOLDERS[request.param](store.root / area)
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_an_area_that_is_no_folder_is_named_and_not_used(
+    store, without_areas, area, tmp_path, monkeypatch
+):
+    """Nothing is listed through a link, nor moved."""
+    without_areas(area)
+    path = str(store.root / area)
+    before = names_under(tmp_path)
+    after(monkeypatch, 1e6)
+
+    faults = store.verify().faults
+    with pytest.raises(StoreWriteError, match=f"{path} is a (symbolic link|file)"):
+        store.repair()
+
+    assert [(fault.key, fault.kind, fault.path) for fault in faults[1:]] == [(area, "area", path)]
+    assert path in faults[1].message
+    assert names_under(tmp_path) == before
+
+
+def test_nothing_is_put_or_removed_by_way_of_a_link(store, without_areas, tmp_path):
+    without_areas(".llem-tmp")
+    before = names_under(tmp_path)
+    said = f"{store.root}/.llem-tmp is a (symbolic link|file)"
+
+    with pytest.raises(StoreWriteError, match=said):
+        store.put(small_result())
+    with pytest.raises(StoreWriteError, match=said):
+        store.check_writable()
+    with pytest.raises(StoreWriteError, match=said):
+        store.remove(NAME)
+
+    assert names_under(tmp_path) == before

@@ -1,5 +1,6 @@
 """`verify` reads everything, names all that is wrong, and changes nothing."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -78,8 +79,9 @@ def test_the_limits_of_the_store_count(store):
     small = ResultStore(store.root, max_json_bytes=10).verify().faults
     short = ResultStore(store.root, max_rows=3).verify().faults
 
-    assert [(f.key, f.kind) for f in small] == [(kept.key, "malformed")]
-    assert [(f.key, f.kind) for f in short] == [(kept.key, "sidecar_integrity")]
+    assert [(f.key, f.kind) for f in small] == [(kept.key, "too_large")]
+    assert [(f.key, f.kind) for f in short] == [(kept.key, "too_large")]
+    assert all("max_rows" in fault.advice for fault in (*small, *short))
     assert "limit of 10" in small[0].message
     assert "limit of 3" in short[0].message
 
@@ -153,3 +155,93 @@ def test_a_root_that_cannot_be_listed_is_told(store):
 
     with pytest.raises(ResultAccessError, match="cannot be listed"):
         store.verify()
+
+
+@pytest.fixture
+def as_somebody(tmp_path, monkeypatch):
+    """Whoever may do least, in the folder of the test: to root nothing is forbidden."""
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+
+    @contextlib.contextmanager
+    def as_somebody():
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.seteuid(65534)
+        try:
+            yield ResultStore("root")
+        finally:
+            if is_root:
+                os.seteuid(0)
+
+    return as_somebody
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o444])
+def test_a_result_that_may_not_be_looked_at_is_named(store, as_somebody, mode):
+    """It is of another user; nothing is known of it, and it stays."""
+    closed, kept = store.put(small_result()), store.put(small_result())
+    folder = Path(closed).parent
+    folder.chmod(mode)
+
+    with as_somebody() as theirs:
+        found, keys = theirs.verify(), [*theirs]
+    folder.chmod(0o755)
+
+    assert [(f.key, f.kind) for f in found.faults] == [(closed.key, "access")]
+    assert "Permission denied" in found.faults[0].message
+    assert keys == [closed.key, kept.key]
+    assert found.checked == 2
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o444, 0o111])
+def test_a_root_that_may_not_be_looked_at_is_told(store, as_somebody, mode):
+    """Whether it cannot be listed, or nothing that it lists can be opened."""
+    store.put(small_result())
+    store.root.chmod(mode)
+
+    try:
+        with as_somebody() as theirs:
+            for look in (theirs.verify, theirs.repair, lambda: [*theirs]):
+                with pytest.raises(ResultAccessError, match="root: cannot be listed: Permission"):
+                    look()
+    finally:
+        store.root.chmod(0o755)
+
+
+def test_a_root_in_a_folder_that_may_not_be_looked_at_is_told(store, as_somebody):
+    store.put(small_result())
+    (store.root / "inner").mkdir()
+    store.root.chmod(0)
+
+    try:
+        with as_somebody(), pytest.raises(ResultAccessError, match="Permission denied"):
+            ResultStore("root/inner").verify()
+    finally:
+        store.root.chmod(0o755)
+
+
+@pytest.mark.parametrize("area", [".llem-tmp", ".llem-aside"])
+def test_an_area_that_may_not_be_listed_is_named(store, as_somebody, area):
+    store.put(small_result())
+    (store.root / area).mkdir(exist_ok=True)
+    (store.root / area).chmod(0)
+    (store.root / "result.json").mkdir()
+
+    with as_somebody() as theirs:
+        faults = theirs.verify().faults
+        left = theirs.repair().left
+    (store.root / area).chmod(0o755)
+
+    assert [(fault.key, fault.kind) for fault in faults] == [(area, "access")]
+    assert left == faults
+
+
+def test_what_every_disk_has_is_no_result(store, as_somebody):
+    store.put(small_result())
+    (store.root / "lost+found").mkdir()
+    (store.root / "lost+found").chmod(0)
+
+    with as_somebody() as theirs:
+        assert theirs.verify().faults == ()
+    (store.root / "lost+found").chmod(0o755)
