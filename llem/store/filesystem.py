@@ -167,7 +167,8 @@ class ResultStore(Store):
 
         No file is deleted; an empty folder that a dead writer left is taken away. A result stays
         where nothing of it is known to be damaged: it has another schema version, its samples alone
-        are gone, it is over a limit of this store, or its files cannot be read just now.
+        are gone, it is over a limit of this store, or its files cannot be read just now. So does
+        a folder of another's name that holds more than a result.
 
         Args:
             progress: Is told how many results are read, of how many.
