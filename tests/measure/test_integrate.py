@@ -17,11 +17,13 @@ from llem.domain.energy import DeviceEnergy, Sensor
 from llem.errors import MeterError
 from llem.measure import device_energies, integrate, mean_power_w
 from llem.measure.integrate import (
+    BLOCK,
     DISAGREEMENT_LIMIT,
     GAP_PERIODS,
     MAX_AGE_S,
     MAX_POWER_W,
     MIN_GAP_PERIOD_S,
+    standstills,
 )
 from llem.protocols import Device, Edge, Samples
 
@@ -786,6 +788,66 @@ def test_window_of_no_length(at: float, joules: float | None) -> None:
     measured = energy([(t, 100 * t) for t in range(4)], at, at)
     assert (measured.energy_j, measured.error_bound_j) == (None, None)
     assert measured.integrated_j == joules
+
+
+PART_TIME = attrs.evolve(
+    GPU, period_s=0.02, limit_w=700.0, refresh_s=0.1, window_s=0.025, counter_refresh_s=0.1
+)
+
+
+def counted(rate_w: float, until_s: float, device: Device = PART_TIME) -> DeviceEnergy:
+    """20 s at 300 W, whose counter rises at *rate_w* and stands still from *until_s* on."""
+    times = [t / 50 for t in range(-5, 1006)]
+    counter_j = [1000 + rate_w * min(max(t, 0.0), until_s) for t in times]
+    return energy(
+        [(t, 300.0) for t in times],
+        0,
+        20,
+        (1000.0, 1000 + rate_w * min(until_s, 20)),
+        device,
+        counter_j=[j if i % 5 == 0 else NAN for i, j in enumerate(counter_j)],
+    )
+
+
+@pytest.mark.parametrize("until_s", [2.0, 10.0, 16.0, 18.5, 19.5])
+def test_a_counter_that_stands_still_beside_a_sensor_that_sees_little(until_s: float) -> None:
+    """The integral's own bound is most of the figure there, and may not excuse the counter."""
+    measured = counted(300.0, until_s)
+
+    assert measured.counter_j == pytest.approx(300 * until_s)
+    assert_within_its_bound(measured, 6000.0)
+    assert ("sources_disagree" in measured.codes) is (until_s < 18)
+
+
+def test_a_counter_that_was_seen_to_stand_still_may_have_done_so_unseen() -> None:
+    """It is refreshed no more often than that, however little the sources differ."""
+    still, sound = counted(300.0, 19.5), counted(300.0, 30.0)
+
+    assert still.error_bound_j == pytest.approx(700 * 0.5, rel=0.2)
+    assert sound.error_bound_j == pytest.approx(700 * 0.1)
+
+
+@pytest.mark.parametrize("rate_w", [200.0, 450.0])
+def test_a_counter_that_runs_at_another_rate(rate_w: float) -> None:
+    """One of the two is wrong: the bound reaches to the far end of the other."""
+    measured = counted(rate_w, 30.0)
+
+    assert "sources_disagree" in measured.codes
+    assert_within_its_bound(measured, 6000.0)
+
+
+def test_a_standstill_over_many_samples_is_one() -> None:
+    """However they are read in blocks."""
+    count = 3 * BLOCK
+    counter_j = [0.0] * 100 + [1.0] * (count - 200) + [2.0] * 100
+    samples = Samples(
+        times_s=[float(t) for t in range(count)],
+        power_w=[1.0] * count,
+        temperature_c=[NAN] * count,
+        counter_j=counter_j,
+    )
+
+    assert standstills(samples, 1, 0.0, float(count)) == (count - 201,)
 
 
 def test_a_counter_that_freezes_on_the_way() -> None:
