@@ -370,6 +370,33 @@ def test_phases_that_were_shifted_are_named(run: Experiment) -> None:
     assert "phases.decode.error_bound_j" in differing(audit(surer, run.timeseries))
 
 
+def test_another_reason_for_no_phase_is_named() -> None:
+    """Requests of a quarter of a period are too short, and nothing else."""
+    recording = Recording(
+        period_s=PERIOD_S,
+        samples=Samples(
+            times_s=np.arange(TICKS) * PERIOD_S,
+            power_w=powers(0),
+            temperature_c=np.full((TICKS, 1), 40.0),
+        ),
+        counters=("none",),
+        lead_s=1.0,
+        window_s=1.0,
+        requests=40,
+        idle_s=0.0,
+    )
+    made = measured(recording, "total")
+    (prefill, *_) = made.result.energy_breakdown.phases
+    assert prefill.code == "phase_too_short"
+    assert audit(made.result, made.timeseries).agrees
+
+    told = changed(
+        made.result, ("energy_breakdown", "phases", 0, "code"), lambda _: "phases_overlap"
+    )
+
+    assert "phases.prefill.code" in differing(audit(told, made.timeseries))
+
+
 def test_phases_without_the_times_of_requests_are_not_checked(run: Experiment) -> None:
     """That is said."""
     metadata = dict(run.timeseries.schema.metadata)

@@ -19,7 +19,7 @@ from llem.domain.conditions import RequestSpan
 from llem.domain.energy import DeviceEnergy
 from llem.domain.process import RawProcessResult
 from llem.domain.result import ExperimentResult
-from llem.errors import LlemError, SidecarSchemaError
+from llem.errors import SidecarSchemaError
 from llem.measure import (
     Timing,
     device_energies,
@@ -155,7 +155,7 @@ class _Anew:
     A device's evidence computed anew.
 
     Attributes:
-        timing: How it was read. None: the time series does not tell, or nothing that can be.
+        timing: How it was read. None: the time series does not tell.
         found: The evidence for the window.
         others: The same for a little less, and for a little more than it: the edges are rounded.
         peak_w: Greatest power. Unit: W.
@@ -170,18 +170,6 @@ class _Anew:
         end_s: float,
     ) -> None:
         self.timing = timing
-        try:
-            self._look(device, samples, begin_s, end_s)
-        except LlemError:
-            # Such figures are no sensor's.
-            self.timing = None
-            self._look(device, samples, begin_s, end_s)
-        # What no device draws is no reading, and would make every difference a small one.
-        highest_w = float(samples.power_w.max(initial=0.0, where=samples.power_w >= 0))
-        self.peak_w = min(highest_w, MAX_POWER_W)
-
-    def _look(self, device: DeviceEnergy, samples: Samples, begin_s: float, end_s: float) -> None:
-        timing = self.timing
         metered = _metered(device, 0, timing)
         spread_s, still_s = (timing.spread_s, timing.standstill_s) if timing else (0.0, 0.0)
         counters = (None, None) if device.counter_j is None else (0.0, device.counter_j)
@@ -196,6 +184,9 @@ class _Anew:
 
         self.found = within(0.0)
         self.others = within(-EDGE_TOLERANCE_S), within(EDGE_TOLERANCE_S)
+        # What no device draws is no reading, and would make every difference a small one.
+        highest_w = float(samples.power_w.max(initial=0.0, where=samples.power_w >= 0))
+        self.peak_w = min(highest_w, MAX_POWER_W)
 
     def moves(self, field: str) -> float:
         """How far a figure moves with the rounding of the edges."""

@@ -618,6 +618,32 @@ def test_a_child_that_is_forked_meanwhile_holds_nothing(root):
         os.waitpid(child, 0)
 
 
+def test_a_writer_that_is_killed_leaves_no_lock_to_its_child(root):
+    """Though the child lives on, and had a copy of every descriptor."""
+    ready, told = os.pipe()
+    writer = os.fork()
+    if not writer:
+        with staging_folder(str(root)) as (path, _):
+            (Path(path) / "result.json").write_bytes(b"{")
+            child = os.fork()
+            if not child:
+                signal.pause()
+            os.write(told, f"{child} {path}".encode())
+            signal.pause()
+    child, path = os.read(ready, 4096).decode().split(" ", 1)
+    try:
+        with abandoned(path) as gone:
+            assert not gone
+        os.kill(writer, signal.SIGKILL)
+        os.waitpid(writer, 0)
+        with abandoned(path) as gone:
+            assert gone
+    finally:
+        os.kill(int(child), signal.SIGKILL)
+        os.close(ready)
+        os.close(told)
+
+
 def test_a_published_folder_is_held_by_nobody(tmp_path):
     """Not even by a child that was forked while it was written."""
     with staging_folder(str(tmp_path)) as (path, fd):
