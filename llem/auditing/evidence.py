@@ -28,7 +28,7 @@ from llem.measure import (
     request_spans,
     timings,
 )
-from llem.measure.integrate import MAX_POWER_W
+from llem.measure.readings import MAX_POWER_W, is_power
 from llem.protocols import Device, Edge, Samples
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ def _phases(
         end_s=end_s,
     )
     # The edges of each request are of whole microseconds too.
-    read = np.where((power_w >= 0) & (power_w <= MAX_POWER_W), power_w, 0.0)
+    read = np.where(is_power(power_w), power_w, 0.0)
     peak_w = float(read.max(axis=0, initial=0.0).sum())
     tolerance_j = 4 * (len(series.requests) + 1) * EDGE_TOLERANCE_S * peak_w
     for old, new in zip(recorded, found, strict=False):

@@ -8,7 +8,8 @@ import attrs
 
 from llem.domain.conditions import RequestSpan
 from llem.domain.timeseries import REQUESTS_KEY, TIMING_KEY
-from llem.measure.integrate import as_refreshed, standstills
+from llem.measure.counters import standstills
+from llem.measure.integrate import as_refreshed
 from llem.protocols import Device, Edge, Samples
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ import orjson
 from llem.domain.energy import BaselineMethod
 from llem.domain.fields import Record, quantity
 from llem.measure.checked import checked_devices, checked_mark, checked_samples
-from llem.measure.integrate import MAX_POWER_W, device_energies, mean_power_w
+from llem.measure.integrate import device_energies, mean_power_w
+from llem.measure.readings import MAX_POWER_W
 from llem.protocols import Clock, EnergyMeter
 
 MAX_AGE_S = 3600.0

@@ -7,7 +7,7 @@ bridges it. Samples are read in blocks of ticks, so that memory stays bounded wh
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import attrs
 import numpy as np
@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from llem.domain.energy import DeviceEnergy, Sensor
 from llem.errors import MeterError
+from llem.measure.counters import counted, standstills
+from llem.measure.readings import BLOCK, MAX_POWER_W, Floats, is_power, near
 from llem.protocols import Device, Edge, Samples
-
-Floats = npt.NDArray[np.float64]
 
 GAP_PERIODS = 5
 """
@@ -39,18 +39,6 @@ MIN_COVERAGE = 0.95
 
 DISAGREEMENT_LIMIT = 0.1
 """Share by which counter and integral may differ: more than a sensor's calibration explains."""
-
-MAX_POWER_W = 10_000.0
-"""
-More than any device draws. A reading above it is none, and a counter that seems to have run faster
-was reset. Unit: W.
-"""
-
-ROUNDING_J = 1e-7
-"""Less than any counter counts by: what a difference of two floats may be off by. Unit: J."""
-
-BLOCK = 4096
-"""Ticks that are looked at together: with eight devices 256 KiB, which caches hold."""
 
 _NVML_POWER = {Sensor.NVML_POWER, Sensor.NVML_POWER_INSTANT, Sensor.NVML_POWER_AVERAGE}
 
@@ -112,7 +100,7 @@ def device_energies(
     for trace, standstill_s in zip(traces, standstills_s, strict=True):
         trace.counter_refresh_s = max(trace.device.counter_refresh_s, standstill_s)
     return tuple(
-        _device_energy(device, trace, _counted(column, device, samples, begin, end), begin, end)
+        _device_energy(device, trace, counted(column, device, samples, begin, end), begin, end)
         for column, (device, trace) in enumerate(zip(devices, traces, strict=True))
     )
 
@@ -214,41 +202,11 @@ def as_refreshed(
     devices: Sequence[Device], samples: Samples, begin_s: float, end_s: float
 ) -> tuple[Device, ...]:
     """*devices*, refreshed as seldom as the timestamps of their readings in the window show."""
-    near = _near(samples, begin_s, end_s)
+    around = near(samples, begin_s, end_s)
     return tuple(
-        attrs.evolve(device, refresh_s=max(device.refresh_s, _oldest_s(near, column)))
+        attrs.evolve(device, refresh_s=max(device.refresh_s, _oldest_s(around, column)))
         for column, device in enumerate(devices)
     )
-
-
-def standstills(samples: Samples, count: int, begin_s: float, end_s: float) -> tuple[float, ...]:
-    """Longest time that each of *count* counters was seen to stand still in the window. Unit: s."""
-    near = _near(samples, begin_s, end_s)
-    return tuple(_standstill_s(near, column) for column in range(count))
-
-
-def _near(samples: Samples, begin_s: float, end_s: float) -> Samples:
-    """Those in the window, and one on either side of it."""
-    first, last = samples.times_s.searchsorted([begin_s, end_s]).tolist()
-    return samples.between(max(first - 1, 0), last + 1)
-
-
-def _standstill_s(samples: Samples, column: int) -> float:
-    longest_s, since_s, last_j = 0.0, math.nan, math.nan
-    for start in range(0, len(samples.times_s) if samples.counter_j is not None else 0, BLOCK):
-        block = slice(start, start + BLOCK)
-        readings_j: Floats = samples.counter_j[block, column]  # type: ignore[index]
-        read = np.isfinite(readings_j)
-        if not read.any():
-            continue
-        times_s, readings_j = samples.times_s[block][read], readings_j[read]
-        if readings_j[0] == last_j:
-            times_s[0] = since_s
-        begins = np.flatnonzero(np.diff(readings_j, prepend=math.nan) != 0)
-        ends = np.append(begins[1:], len(readings_j)) - 1
-        longest_s = max(longest_s, float((times_s[ends] - times_s[begins]).max()))
-        since_s, last_j = float(times_s[begins[-1]]), float(readings_j[-1])
-    return longest_s
 
 
 def _oldest_s(samples: Samples, column: int) -> float:
@@ -276,7 +234,7 @@ def _add_block(
         return
     for trace, row_w in zip(traces, rows_w, strict=True):
         with np.errstate(invalid="ignore"):
-            read = (row_w >= 0) & (row_w <= MAX_POWER_W)
+            read = is_power(row_w)
         times, kept = times_s[read], row_w[read]
         if trace.last is not None and not read[0]:
             times, kept = np.append(trace.last[0], times), np.append(trace.last[1], kept)
@@ -436,49 +394,6 @@ def _counter_bound(trace: _Trace, refresh_s: float, begin: Edge, end: Edge) -> f
     if top_w is None:
         return None
     return top_w * (refresh_s + (begin.spread_s + end.spread_s) / 2)
-
-
-def _counted(
-    column: int, device: Device, samples: Samples, begin: Edge, end: Edge
-) -> tuple[float | None, bool]:
-    """Difference of a counter, None where it is not known, and whether it was lost on the way."""
-    begin_j, end_j = begin.counters_j[column], end.counters_j[column]
-    if begin_j is None or not math.isfinite(begin_j):
-        return None, False
-    if end_j is None or not math.isfinite(end_j):
-        return None, True
-    range_j = device.counter_range_j or 0.0
-    wraps, last_s, last_j = 0, begin.time_s, begin_j
-    for times_s, readings_j in _readings(column, samples, begin, end, end_j):
-        steps_j = np.diff(readings_j, prepend=last_j)
-        back = steps_j < -ROUNDING_J
-        steps_j[back] += range_j
-        possible_j = MAX_POWER_W * np.maximum(np.diff(times_s, prepend=last_s), 1.0)
-        if ((steps_j < -ROUNDING_J) | (steps_j > possible_j)).any():
-            return None, True
-        wraps += int(back.sum())
-        last_s, last_j = times_s[-1], readings_j[-1]
-    return max(end_j - begin_j + wraps * range_j, 0.0), False
-
-
-def _readings(
-    column: int, samples: Samples, begin: Edge, end: Edge, end_j: float
-) -> Iterator[tuple[Floats, Floats]]:
-    """
-    Times and readings of a counter after *begin*, block by block, up to the one at *end*.
-
-    The ticks next to the edges are left out: they may have been read on the other side of theirs.
-    """
-    if samples.counter_j is not None:
-        edges_s = begin.time_s + begin.spread_s / 2, end.time_s - end.spread_s / 2
-        first, last = np.searchsorted(samples.times_s, edges_s).tolist()
-        for start in range(first + 1, last - 1, BLOCK):
-            block = slice(start, min(start + BLOCK, last - 1))
-            readings_j = samples.counter_j[block, column]
-            read = np.isfinite(readings_j)
-            if read.any():
-                yield samples.times_s[block][read], readings_j[read]
-    yield np.array([end.time_s]), np.array([end_j], float)
 
 
 def _expected(period_s: float | None, duration_s: float) -> int | None:

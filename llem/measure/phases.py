@@ -11,14 +11,12 @@ from operator import attrgetter
 
 import attrs
 import numpy as np
-import numpy.typing as npt
 
 from llem.domain.conditions import RequestSpan
 from llem.domain.energy import DeviceEnergy, Phase, PhaseEnergy
-from llem.measure.integrate import MAX_POWER_W, UNSEEN_PERIODS
+from llem.measure.integrate import UNSEEN_PERIODS
+from llem.measure.readings import Floats, is_power
 from llem.protocols import Device, Samples
-
-Floats = npt.NDArray[np.float64]
 
 MIN_RESOLUTIONS = 2.0
 """
@@ -197,7 +195,7 @@ def _shares(
         if energy.energy_j is None or energy.integrated_j is None:
             return None
         power_w = samples.power_w[:, column].astype("f8")
-        read = (power_w >= 0) & (power_w <= MAX_POWER_W)
+        read = is_power(power_w)
         running = _Running(samples.times_s[read], power_w[read])
         whole_j = float(running.until(np.array([end_s]))[0] - running.until(np.array([begin_s]))[0])
         for phase, edges in pieces.items():
@@ -224,7 +222,7 @@ class _Running:
 
 def _ranges(samples: Samples) -> list[float]:
     """How far the power of each device moved. Unit: W."""
-    valid = (samples.power_w >= 0) & (samples.power_w <= MAX_POWER_W)
+    valid = is_power(samples.power_w)
     read = np.where(valid, samples.power_w, np.nan)
     ranges_w: list[float] = (np.nanmax(read, axis=0) - np.nanmin(read, axis=0)).tolist()
     return ranges_w
@@ -232,7 +230,7 @@ def _ranges(samples: Samples) -> list[float]:
 
 def _tops_w(devices: Sequence[Device], samples: Samples) -> list[float]:
     """The power limit or the greatest power met of each device, whichever is more. Unit: W."""
-    valid = (samples.power_w >= 0) & (samples.power_w <= MAX_POWER_W)
+    valid = is_power(samples.power_w)
     peaks_w = samples.power_w.max(axis=0, initial=0.0, where=valid).tolist()
     return [
         max(device.limit_w or 0.0, peak_w) for device, peak_w in zip(devices, peaks_w, strict=True)
@@ -244,7 +242,7 @@ def _unseen_s(samples: Samples, column: int, device: Device, edges: Floats) -> f
     if not len(samples.times_s) or not len(edges):
         return 0.0
     power_w = samples.power_w[:, column]
-    times_s = samples.times_s[(power_w >= 0) & (power_w <= MAX_POWER_W)]
+    times_s = samples.times_s[is_power(power_w)]
     # Nobody saw what lies before the first sample, or after the last one.
     times_s = np.concatenate(([-np.inf], times_s, [np.inf])).clip(edges.min(), edges.max())
     gaps_s = np.diff(times_s)

@@ -13,7 +13,7 @@ import attrs
 
 from llem.domain.energy import Sensor
 from llem.errors import MeterError
-from llem.measure.integrate import MAX_POWER_W
+from llem.measure.readings import is_power
 from llem.measure.sampler import Recording, Sampler
 from llem.protocols import Device, Edge, EnergyMeter, Samples
 
@@ -162,7 +162,7 @@ def _samples(recording: Recording, ranges_j: Sequence[float]) -> Samples:
         means_w = np.divide(steps_j, steps_s, out=np.full(len(steps_j), np.nan), where=enough)
         power_w[np.flatnonzero(read)[1:], column] = means_w
     # A counter that was reset seems to have run faster than any device can.
-    power_w[(power_w < 0) | (power_w > MAX_POWER_W)] = np.nan
+    power_w[~is_power(power_w)] = np.nan
     return Samples(
         times_s=times_s,
         power_w=power_w,

@@ -15,16 +15,15 @@ from hypothesis import strategies as st
 
 from llem.domain.energy import DeviceEnergy, Sensor
 from llem.errors import MeterError
-from llem.measure import device_energies, integrate, mean_power_w
+from llem.measure import counters, device_energies, integrate, mean_power_w
+from llem.measure.counters import standstills
 from llem.measure.integrate import (
-    BLOCK,
     DISAGREEMENT_LIMIT,
     GAP_PERIODS,
     MAX_AGE_S,
-    MAX_POWER_W,
     MIN_GAP_PERIOD_S,
-    standstills,
 )
+from llem.measure.readings import BLOCK, MAX_POWER_W
 from llem.protocols import Device, Edge, Samples
 
 from .conftest import Curve
@@ -157,7 +156,8 @@ def test_steps_stay_within_the_bound(window, data: st.DataObject) -> None:
 
 
 WRONG = [NAN, math.inf, -math.inf, -5.0, 1.01 * MAX_POWER_W]
-BLOCKS = [1, 2, 3, 7, integrate.BLOCK]
+BLOCKS = [1, 2, 3, 7, BLOCK]
+IN_BLOCKS = (integrate, counters)
 
 
 @st.composite
@@ -220,7 +220,8 @@ def measurements(draw: st.DrawFn) -> tuple[list[Device], Samples, Edge, Edge]:
 def energies_by(block: int, *measured: Any) -> tuple[DeviceEnergy, ...]:
     """The energies, of samples that are looked at *block* ticks at a time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(integrate, "BLOCK", block)
+        for module in IN_BLOCKS:
+            patch.setattr(module, "BLOCK", block)
         return device_energies(*measured)
 
 
@@ -555,7 +556,8 @@ def test_a_counter_that_failed_at_times(failed, block: int, data: st.DataObject)
 
     def codes(counter_j: list[float]) -> tuple[str, ...]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(integrate, "BLOCK", block)
+            for module in IN_BLOCKS:
+                patch.setattr(module, "BLOCK", block)
             edges = 0.5, last - 0.5
             counters = 60, 100 * last - 40
             return energy(each_second(last), *edges, counters, counter_j=counter_j).codes
@@ -626,7 +628,8 @@ def test_wraps_once() -> None:
 @pytest.mark.parametrize("begin", [0.0, 0.5, 950.0, 1000.0])
 def test_wraps_several_times(begin: float, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each wrap is seen by the samples of the counter, whichever block it falls into."""
-    monkeypatch.setattr(integrate, "BLOCK", block)
+    for module in IN_BLOCKS:
+        monkeypatch.setattr(module, "BLOCK", block)
     counted = [(begin + 100 * t) % 1000 for t in range(41)]
 
     measured = energy(each_second(40), 0, 40, (begin, counted[-1]), RAPL, counter_j=counted)
@@ -639,7 +642,8 @@ def test_wraps_several_times(begin: float, block: int, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("range_j", [262_143.0, 65_532.0])
 def test_a_reset_is_no_wrap(range_j: float, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A counter that would have run faster than any device draws was reset."""
-    monkeypatch.setattr(integrate, "BLOCK", block)
+    for module in IN_BLOCKS:
+        monkeypatch.setattr(module, "BLOCK", block)
     device = attrs.evolve(RAPL, counter_range_j=range_j)
     counted = [*range(1000, 2500, 100), *range(0, 600, 100)]
 

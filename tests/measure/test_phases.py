@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from llem.domain.conditions import RequestSpan
 from llem.domain.energy import Phase, PhaseEnergy, Sensor
 from llem.measure import device_energies
-from llem.measure.integrate import MAX_POWER_W
 from llem.measure.phases import MIN_RESOLUTIONS, OVERLAP_SHARE, phase_energies
+from llem.measure.readings import MAX_POWER_W
 from llem.protocols import Device, Edge, Samples
 
 from .conftest import Curve
