@@ -73,7 +73,7 @@ if TYPE_CHECKING:
         RawProcessResult,
         Timestamps,
     )
-    from llem.domain.result import AggregationMetadata, ExperimentResult
+    from llem.domain.result import AggregationMetadata, ClockOffset, ExperimentResult
     from llem.domain.result import ExperimentResult as AggregatedResult
     from llem.errors import (
         AggregationError,
@@ -188,7 +188,7 @@ _HOMES = {
         "RawProcessResult",
         "Timestamps",
     ],
-    "llem.domain.result": ["AggregationMetadata", "ExperimentResult"],
+    "llem.domain.result": ["AggregationMetadata", "ClockOffset", "ExperimentResult"],
     "llem.errors": [
         "AggregationError",
         "BackendError",
@@ -258,6 +258,7 @@ __all__ = [
     "CUDAEnvironment",
     "Check",
     "Clock",
+    "ClockOffset",
     "CommitUnknownError",
     "ComputeMetrics",
     "ConfigError",

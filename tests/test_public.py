@@ -27,6 +27,7 @@ PUBLIC = [
     "CUDAEnvironment",
     "Check",
     "Clock",
+    "ClockOffset",
     "CommitUnknownError",
     "ComputeMetrics",
     "ConfigError",

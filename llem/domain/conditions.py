@@ -1,16 +1,22 @@
 """
-What a device was under while it was measured: values that pass from measuring to judging.
+What a process and its devices were under while they were measured.
 
-They are no part of the record, which keeps what was made of them.
+These values pass from measuring to judging. They are no part of the record, which keeps what was
+made of them.
 """
+
+from datetime import datetime
 
 import attrs
 
 from llem.domain.energy import DeviceEnergy, PhaseEnergy
+from llem.domain.environment import EnvironmentSnapshot
+from llem.domain.fields import Record, quantity, some_text
+from llem.domain.result import Methodology
 
 
-@attrs.frozen(kw_only=True)
-class TemperatureRange:
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class TemperatureRange(Record):
     """
     How far the temperature of one device moved.
 
@@ -25,8 +31,8 @@ class TemperatureRange:
     high_c: float
 
 
-@attrs.frozen(kw_only=True)
-class DeviceThrottle:
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class DeviceThrottle(Record):
     """
     How long one device ran below the clocks it was asked for, and why.
 
@@ -53,8 +59,8 @@ class DeviceThrottle:
     onsets_s: tuple[float, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class GpuProcess:
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class GpuProcess(Record):
     """
     A process that holds a context on a GPU.
 
@@ -109,3 +115,49 @@ class Evidence:
     memory_utilisation_pct: float | None = None
     peak_memory_mb: float | None = None
     notes: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Conditions(Record):
+    """
+    What one process measured under: what its result is judged by, beside what it measured.
+
+    Attributes:
+        start_time: First moment of the run as this process saw it, before its window where it
+            warmed up into it.
+        measurement_methodology: What span its figures cover.
+        warmup_excluded: Requests before the window.
+        environment_snapshot: The machine and the software. None: not looked at.
+        not_measured: Why no energy was measured.
+        temperatures: How far each device's temperature moved.
+        throttles: How long each device was slowed down, and why.
+        sampler_notes: What went wrong with the sampling.
+        foreign_at_start: Processes of others on the GPUs before the window.
+        foreign_at_end: The same after it.
+        idle_uuids: The devices whose idle power is known.
+        idle_power_w: The idle power of each of these. Unit: W.
+        baseline_had_context: Whether a CUDA context was on the GPUs then. None: not known.
+        baseline_notes: What went wrong with keeping it for later runs.
+        node: What the machine is called.
+        clock_offset_s: The wall clock of the machine less that of the first process'. Unit: s. The
+            times of the process are by the latter.
+        clock_error_s: How far off that may be. Unit: s. None: the clocks are the same.
+    """
+
+    start_time: datetime
+    measurement_methodology: Methodology
+    warmup_excluded: int = quantity(0)
+    environment_snapshot: EnvironmentSnapshot | None = None
+    not_measured: tuple[str, ...] = ()
+    temperatures: tuple[TemperatureRange, ...] = ()
+    throttles: tuple[DeviceThrottle, ...] = ()
+    sampler_notes: tuple[str, ...] = ()
+    foreign_at_start: tuple[GpuProcess, ...] = ()
+    foreign_at_end: tuple[GpuProcess, ...] = ()
+    idle_uuids: tuple[str, ...] = ()
+    idle_power_w: tuple[float, ...] = quantity(())
+    baseline_had_context: bool | None = None
+    baseline_notes: tuple[str, ...] = ()
+    node: str = some_text("localhost")
+    clock_offset_s: float = 0.0
+    clock_error_s: float | None = quantity(None)

@@ -21,6 +21,24 @@ CLOCK_RESOLUTION_S = 1e-6
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
+class ClockOffset(Record):
+    """
+    How far the clock of one process' machine was off that of process 0, by which the record is.
+
+    Attributes:
+        process_index: The process.
+        node: What its machine is called.
+        offset_s: Its wall clock less that of process 0. Unit: s.
+        error_bound_s: Bound on the error of *offset_s*, and so of its times. Unit: s.
+    """
+
+    process_index: int = quantity()
+    node: str
+    offset_s: float
+    error_bound_s: float = quantity()
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class AggregationMetadata(Record):
     """
     How the processes became one result.
@@ -32,6 +50,7 @@ class AggregationMetadata(Record):
         gpu_attribution_verified: Whether each device was counted once. None: not checked.
         mean_process_tokens_per_second: Mean of the processes' own rates.
         warnings: What aggregation met.
+        clock_offsets: Of each process on another machine than process 0, how far its clock was off.
     """
 
     method: str
@@ -40,6 +59,7 @@ class AggregationMetadata(Record):
     gpu_attribution_verified: bool | None = None
     mean_process_tokens_per_second: float | None = quantity(None)
     warnings: tuple[str, ...] = ()
+    clock_offsets: tuple[ClockOffset, ...] = ()
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
