@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import attrs
 
-from llem import measure, quality
-from llem.accuracy import reproducibility_notes
-from llem.aggregate import aggregate_results
-from llem.codec import measurement_config_hash
-from llem.domain.conditions import Evidence, GpuProcess
+from llem import measure
+from llem.codec import measurement_config_hash, to_mapping
+from llem.conclusion import conclude
+from llem.domain.conditions import Conditions, Evidence, GpuProcess
 from llem.domain.config import ExperimentConfig
 from llem.domain.energy import BaselineMethod, EnergyBreakdown
-from llem.domain.environment import EnvironmentSnapshot, GPUEnvironment
+from llem.domain.environment import EnvironmentSnapshot
 from llem.domain.fields import check_for
 from llem.domain.latency import MeasurementMode, WarmupResult
 from llem.domain.process import RawProcessResult, Timestamps
@@ -34,7 +33,17 @@ from llem.errors import (
     MeterError,
     ResultValidationError,
 )
-from llem.protocols import BackendInfo, BatchOutput, Clock, Device, Edge, EnergyMeter
+from llem.joint import Introduction, agree, introduce, reason_of
+from llem.protocols import (
+    BackendInfo,
+    BatchOutput,
+    Clock,
+    ClockComparison,
+    Device,
+    Edge,
+    EnergyMeter,
+    Peers,
+)
 from llem.recording import Recorder, process_result
 
 if TYPE_CHECKING:
@@ -85,6 +94,8 @@ class Experiment:
             at most so long ago. Unit: s. 0: measure it.
         baseline_folder: Where measured idle powers are kept. None: the user's cache folder.
         clock: What tells the time.
+        peers: The processes that measure this run together, such as `Ranks`. What this one
+            measures is handed over to them, and `result` is not to be had. None: it is alone.
         progress: Is told what goes on.
     """
 
@@ -100,6 +111,7 @@ class Experiment:
         baseline_max_age_s: float = 0.0,
         baseline_folder: Path | None = None,
         clock: Clock | None = None,
+        peers: Peers | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.config = config
@@ -109,6 +121,8 @@ class Experiment:
         self._peak_memory_mb = peak_memory_mb or (lambda: None)
         self._experiment_id = experiment_id
         self._clock = clock or measure.SystemClock()
+        self._peers = peers
+        self._introduced: Introduction | None = None
         self._progress: Progress = progress or (lambda *_: None)
         self._recorder = Recorder()
         self._meter: EnergyMeter | None = None
@@ -131,6 +145,7 @@ class Experiment:
         self._environment: EnvironmentSnapshot | None = None
         # One pair of times dates everything, so that a clock that is set meanwhile shifts nothing.
         self._anchor = self._clock.now(), self._clock.monotonic()
+        self._clocks: list[ClockComparison] = []
         self._start_s = self._anchor[1]
         self._begin = Edge(time_s=self._start_s, counters_j=())
         self._end: Edge | None = None
@@ -145,23 +160,54 @@ class Experiment:
         if self._stage != "new":
             raise IncompleteRunError("an Experiment measures once: make another for another run")
         self._stage = "over"
-        # The meter goes first: while it is open the driver stays awake for whoever asks it.
-        self._open_meter()
-        try:
-            if self._meter is not None:
-                self._devices = measure.checked_devices(self._meter)
-            self._progress("environment", 0, None)
-            self._environment = measure.snapshot(clock=self._clock)
-            self._look_around("start")
-            if self._meter is not None:
-                self._take_baseline(self._meter)
-                self._meter.start()
-            self._begin_window()
-        except BaseException:
-            self._close_meter()
-            raise
+        with self._failure_told():
+            # The meter goes first: while it is open the driver stays awake for whoever asks it.
+            self._open_meter()
+            try:
+                self._prepare()
+            except BaseException:
+                self._close_meter()
+                raise
         self._stage = "measuring"
         return self
+
+    def _prepare(self) -> None:
+        """All that comes before the window."""
+        if self._meter is not None:
+            self._devices = measure.checked_devices(self._meter)
+        if self._peers is not None:
+            self._meet_peers(self._peers)
+        self._progress("environment", 0, None)
+        self._environment = measure.snapshot(clock=self._clock)
+        self._look_around("start")
+        if self._peers is not None:
+            # Nobody may still be loading a model while another one measures idle power.
+            self._peers.exchange("idle", None)
+        if self._meter is not None:
+            self._take_baseline(self._meter)
+            self._meter.start()
+        self._begin_window()
+
+    def _meet_peers(self, peers: Peers) -> None:
+        self._experiment_id = agree(
+            peers,
+            experiment_id=self._experiment_id
+            or _new_experiment_id(self.config.model, self._anchor[0]),
+            config_hash=measurement_config_hash(to_mapping(self.config)),
+            llem_version=llem_version(),
+        )
+        self._introduced = introduce(peers, self._devices, measure.own_processes(), self._info)
+        self._devices = self._introduced.devices
+
+    @contextlib.contextmanager
+    def _failure_told(self) -> Iterator[None]:
+        """Have the peers not wait for one that has given up."""
+        try:
+            yield
+        except BaseException as error:
+            if self._peers is not None:
+                self._peers.fail(reason_of(error))
+            raise
 
     def __exit__(
         self,
@@ -174,7 +220,10 @@ class Experiment:
         self._stage = "over"
         try:
             if kind is None and (self._end is not None or not self._has_window):
-                self._finish()
+                with self._failure_told():
+                    self._finish()
+            elif self._peers is not None:
+                self._peers.fail(reason_of(error) if error else "its window did not end well")
         finally:
             self._close_meter()
 
@@ -299,6 +348,11 @@ class Experiment:
         return self._whole()[1]
 
     def _whole(self) -> "tuple[ExperimentResult, pa.Table | None]":
+        if self._made is None and self._peers is not None:
+            raise IncompleteRunError(
+                "the result of several processes is made once all have handed over what they "
+                "measured: see what keeps it, such as Ranks.keep"
+            )
         if self._made is None:
             raise IncompleteRunError(
                 "the run has no result: it is still going on, or ended with an exception"
@@ -325,6 +379,8 @@ class Experiment:
         uuids = [device.uuid for device in self._devices]
         processes = measure.gpu_processes(uuids) if uuids else None
         own, holds = measure.own_processes(), _holds_context()
+        if self._introduced is not None:
+            own |= self._introduced.processes
         self._foreign[when] = measure.foreign(processes or (), own, holds)
         if when == "start":
             self._had_context = holds or measure.context_held(processes, own)
@@ -348,6 +404,10 @@ class Experiment:
 
     def _begin_window(self) -> None:
         self._finish_work()
+        if self._peers is not None:
+            self._peers.exchange("begin", None)
+            self._clocks = [self._peers.compare_clocks(self._clock)]
+            self._peers.align(self._introduced.align_on if self._introduced else None)
         if self._meter is None:
             self._begin = Edge(time_s=self._clock.monotonic(), counters_j=())
         else:
@@ -400,17 +460,49 @@ class Experiment:
             ) from error
 
     def _at(self, time_s: float) -> datetime:
-        """The monotonic *time_s* as a date."""
-        moment, anchor_s = self._anchor
-        return moment + timedelta(seconds=time_s - anchor_s)
+        """The monotonic *time_s* as a date, by the clock of the first process."""
+        beside = self._beside()
+        moment, anchor_s = beside.anchor
+        return moment + timedelta(seconds=time_s + beside.offset_s - anchor_s)
+
+    def _beside(self) -> ClockComparison:
+        """How the clock goes beside that of the first process, before the window and after it."""
+        if not self._clocks:
+            return ClockComparison(anchor=self._anchor)
+        first, last = self._clocks[0], self._clocks[-1]
+        if first.error_s is None or last.error_s is None:
+            return first
+        drift_s = abs(last.offset_s - first.offset_s) / 2
+        return ClockComparison(
+            offset_s=(first.offset_s + last.offset_s) / 2,
+            error_s=max(first.error_s, last.error_s) + drift_s,
+            anchor=first.anchor,
+        )
 
     def _finish(self) -> None:
-        end, evidence, timeseries = self._end or self._end_edge(), Evidence(), None
+        end = self._end or self._end_edge()
+        if self._peers is None:
+            process, conditions, timeseries = self._part(end)
+            self._made = (
+                conclude([(process, conditions)], llem_version=llem_version()),
+                timeseries,
+            )
+            return
+        try:
+            self._peers.exchange("end", None)
+            self._clocks.append(self._peers.compare_clocks(self._clock))
+        finally:
+            # Whatever has become of the others, what was measured here is kept.
+            self._peers.hand_over(*self._part(end))
+
+    def _part(self, end: Edge) -> "tuple[RawProcessResult, Conditions, pa.Table | None]":
+        """What this process measured."""
+        evidence, timeseries = Evidence(), None
         with self._sparing_requests():
             if self._meter is not None and end.counters_j:
                 evidence, timeseries = self._evidence(self._meter, end)
         self._look_around("end")
-        self._made = self._aggregate(self._process(end, evidence), evidence), timeseries
+        return self._process(end, evidence), self._conditions(end, evidence), timeseries
 
     def _evidence(self, meter: EnergyMeter, end: Edge) -> "tuple[Evidence, pa.Table | None]":
         samples = measure.checked_samples(meter, self._devices)
@@ -433,63 +525,32 @@ class Experiment:
         )
         return evidence, table
 
-    def _aggregate(self, process: RawProcessResult, evidence: Evidence) -> ExperimentResult:
-        begin_s = self._begin.time_s - self._start_s
-        window = begin_s, begin_s + process.inference_metrics.inference_time_sec
-        methodology = measure.derive_measurement_methodology(
-            self._warmup, None if self._end is None else window
-        )
-        made = aggregate_results(
-            [process],
-            measurement_config_hash=measurement_config_hash(process.effective_config),
-            llem_version=llem_version(),
-            measurement_methodology=methodology,
-            steady_state_window=None if methodology == "total" else window,
+    def _conditions(self, end: Edge, evidence: Evidence) -> Conditions:
+        begin_s, idle = self._begin.time_s - self._start_s, self._baseline
+        window_s = begin_s, begin_s + (end.time_s - self._begin.time_s)
+        known = [] if idle is None else zip(self._devices, idle.baseline.power_w, strict=True)
+        idle_w = {device.uuid: power_w for device, power_w in known if power_w is not None}
+        return Conditions(
             start_time=self._at(self._start_s),
-            environment_snapshot=self._environment,
-            warmup_excluded_samples=None if methodology == "total" else self._excluded,
-            reproducibility_notes=reproducibility_notes(
-                process.devices, self._compute_capabilities()
+            window_s=window_s,
+            measurement_methodology=measure.derive_measurement_methodology(
+                self._warmup, None if self._end is None else window_s
             ),
-        )
-        warnings = quality.measurement_warnings(self._signals(made, evidence))
-        return attrs.evolve(made, measurement_warnings=warnings)
-
-    def _gpus(self) -> tuple[GPUEnvironment, ...]:
-        return self._environment.hardware.gpus if self._environment else ()
-
-    def _compute_capabilities(self) -> dict[str, str]:
-        return {
-            gpu.uuid: gpu.compute_capability
-            for gpu in self._gpus()
-            if gpu.uuid and gpu.compute_capability
-        }
-
-    def _signals(self, made: ExperimentResult, evidence: Evidence) -> quality.Signals:
-        metered = {device.uuid for device in made.devices}
-        latencies_ms = made.process_results[0].per_request_latencies_ms
-        idle = self._baseline
-        return quality.Signals(
-            duration_s=made.total_inference_time_sec,
-            prompts=len(latencies_ms),
-            devices=made.devices,
+            warmup_excluded=self._excluded,
+            environment_snapshot=self._environment,
             not_measured=self._not_measured,
-            gpus=tuple(gpu for gpu in self._gpus() if gpu.uuid in metered),
-            longest_request_s=max(latencies_ms, default=0.0) / 1000,
             temperatures=evidence.temperatures,
             throttles=evidence.throttles,
             sampler_notes=evidence.notes,
             foreign_at_start=self._foreign["start"],
             foreign_at_end=self._foreign["end"],
-            baseline_wanted=self.config.baseline.enabled,
-            baseline_taken=made.baseline_power_w is not None,
-            baseline_power_w=made.baseline_power_w,
-            idle_power_w=idle.baseline.power_w if idle else (),
+            idle_uuids=tuple(idle_w),
+            idle_power_w=tuple(idle_w.values()),
             baseline_had_context=idle.baseline.had_context if idle else None,
             baseline_notes=idle.notes if idle else (),
-            energy_adjusted_j=made.energy_adjusted_j,
-            warmup=self._warmup,
-            convergence_wanted=self.config.warmup.convergence_detection,
+            node=self._introduced.node if self._introduced else measure.identity()[0],
+            clock_offset_s=(self._anchor[0] - self._at(self._anchor[1])).total_seconds(),
+            clock_error_s=self._beside().error_s,
         )
 
     def _process(self, end: Edge, evidence: Evidence) -> RawProcessResult:
@@ -497,6 +558,7 @@ class Experiment:
         return process_result(
             self._recorder,
             experiment_id=self._experiment_id or _new_experiment_id(self.config.model, start),
+            process_index=0 if self._peers is None else self._peers.index,
             config=self.config,
             info=self._info,
             window=Timestamps(start=self._at(self._begin.time_s), end=self._at(end.time_s)),

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import attrs
 from attrs.converters import optional
 
+from llem.domain.conditions import Conditions
 from llem.domain.config import ExperimentConfig
 from llem.domain.energy import Sensor
 from llem.domain.fields import Record, up_to
 from llem.domain.latency import MeasurementMode
+from llem.domain.process import RawProcessResult
 from llem.domain.result import ExperimentResult
 from llem.errors import ResultValidationError
 
@@ -443,4 +445,82 @@ class Clock(Protocol):
     @abstractmethod
     def sleep(self, seconds: float, /) -> None:
         """Let *seconds* pass."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class ClockComparison:
+    """
+    How the clock of one process goes beside that of process 0.
+
+    Attributes:
+        offset_s: Monotonic time of process 0 less that of this process at the same moment. Unit: s.
+        error_s: Bound on the error of *offset_s*. Unit: s. None: the two have one clock.
+        anchor: A moment as the wall clock of process 0 has it, and as its monotonic clock has it.
+            Unit of the latter: s.
+    """
+
+    offset_s: float = 0.0
+    error_s: float | None = None
+    anchor: tuple[datetime, float]
+
+
+@runtime_checkable
+class Peers(Protocol):
+    """
+    The processes that measure one run together, as one of them sees them.
+
+    Each of them makes the same calls in the same order.
+    """
+
+    @property
+    @abstractmethod
+    def index(self) -> int:
+        """Which of them this process is, from 0."""
+        ...
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """How many they are."""
+        ...
+
+    @abstractmethod
+    def exchange(self, stage: str, value: Any, /) -> tuple[Any, ...]:
+        """
+        Return once every process is at *stage*, with the *value* of each, by index.
+
+        Values are what JSON can hold. Raises `IncompleteRunError` where one does not come, or has
+        failed: it names them.
+        """
+        ...
+
+    @abstractmethod
+    def compare_clocks(self, clock: "Clock", /) -> ClockComparison:
+        """How *clock* goes beside that of process 0."""
+        ...
+
+    @abstractmethod
+    def align(self, device: str | None, /) -> None:
+        """
+        Return at the same moment in every process, all of which are known to be there.
+
+        *device* is the torch device that is to be aligned as well. None: the hosts alone.
+        """
+        ...
+
+    @abstractmethod
+    def hand_over(
+        self,
+        process: RawProcessResult,
+        conditions: Conditions,
+        timeseries: "pa.Table | None",
+        /,
+    ) -> None:
+        """Keep what this process measured until it is aggregated."""
+        ...
+
+    @abstractmethod
+    def fail(self, reason: str, /) -> None:
+        """Tell the others that this process gives up, and why."""
         ...

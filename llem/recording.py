@@ -108,6 +108,7 @@ def process_result(
     recorder: Recorder,
     *,
     experiment_id: str,
+    process_index: int,
     config: ExperimentConfig,
     info: BackendInfo | None,
     window: Timestamps,
@@ -124,6 +125,7 @@ def process_result(
     Args:
         recorder: Its requests.
         experiment_id: The run that it is a process of.
+        process_index: Its rank.
         config: What was run, resolved.
         info: What the engine says of itself. None: it said nothing.
         window: The measured window, by the wall clock.
@@ -145,7 +147,7 @@ def process_result(
         experiment_id=experiment_id,
         backend=config.backend,
         backend_version=info.version,
-        process_index=0,
+        process_index=process_index,
         gpu_id=gpu.gpu_index if gpu else None,
         gpu_name=info.device_name,
         gpu_uuid=gpu.uuid if gpu else None,

@@ -7,8 +7,9 @@ import attrs
 from llem import measure
 from llem.backends import open_backend
 from llem.domain.config import EnergyConfig, ExperimentConfig
+from llem.errors import ConfigError
 from llem.experiment import Experiment, Progress
-from llem.protocols import Clock, EnergyMeter, InferenceBackend, Prompts
+from llem.protocols import BackendInfo, Clock, EnergyMeter, InferenceBackend, Peers, Prompts
 
 
 def run_experiment(
@@ -18,10 +19,13 @@ def run_experiment(
     meter: EnergyMeter | Literal["auto"] | None = "auto",
     baseline_max_age_s: float = 0.0,
     clock: Clock | None = None,
+    peers: Peers | None = None,
     progress: Progress | None = None,
 ) -> Experiment:
     """
     Run *config* from loading the model to the result.
+
+    Of several processes each runs its share of the prompts, on a device of its own.
 
     Args:
         config: What is run.
@@ -29,6 +33,7 @@ def run_experiment(
         meter: As for `Experiment`.
         baseline_max_age_s: As for `Experiment`.
         clock: What tells the time.
+        peers: As for `Experiment`.
         progress: Is told what goes on.
 
     Returns:
@@ -45,15 +50,16 @@ def run_experiment(
     try:
         progress("load", 0, None)
         info = backend.load(config)
-        batches = _batches(backend.prompts(), config.batch_size)
+        batches = _batches(_share(backend.prompts(), peers), config.batch_size)
         experiment = Experiment(
-            attrs.evolve(config, device=info.device),
+            attrs.evolve(config, device=info.device if peers is None else _shared_device(config, info)),
             info=info,
             meter=meter,
             synchronize=backend.synchronize,
             peak_memory_mb=backend.peak_memory_mb,
             baseline_max_age_s=baseline_max_age_s,
             clock=clock,
+            peers=peers,
             progress=progress,
         )
         with experiment as run:
@@ -92,6 +98,24 @@ def _run_batches(
         run.record(**attrs.asdict(output, recurse=False))
         done += len(batch)
         progress("run", done, total)
+
+
+def _share(prompts: Prompts, peers: Peers | None) -> Prompts:
+    """The prompts of this process: each is run by one of them."""
+    if peers is None:
+        return prompts
+    if len(prompts) < peers.count:
+        raise ConfigError(
+            f"n is {len(prompts)}, and there are {peers.count} ranks: give each a prompt (--n "
+            f"{peers.count} or more), or start fewer",
+            field="n",
+        )
+    return prompts[peers.index :: peers.count]
+
+
+def _shared_device(config: ExperimentConfig, info: BackendInfo) -> str:
+    """Where the model ran, in words that hold for every process: each has a GPU of its own."""
+    return config.device or info.device.partition(":")[0]
 
 
 def _batches(prompts: Prompts, size: int) -> list[Prompts]:

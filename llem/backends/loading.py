@@ -1,6 +1,7 @@
 """A model on its device: built in, from a local folder, or from the hub. A failure is one line."""
 
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -80,13 +81,16 @@ def silent_loading() -> Iterator[None]:
 
 def pick_device(setting: str | None) -> torch.device:
     """
-    The device that *setting* names. None: the first GPU, else the CPU.
+    The device that *setting* names. None: the GPU of this process, else the CPU.
+
+    Of the processes that a launcher such as ``torchrun`` starts on one machine, each has the GPU of
+    its ``LOCAL_RANK``; where there are fewer GPUs they share them.
 
     Raises:
         BackendError: It does not exist here.
     """
     if setting is None:
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+        return _own_gpu() if torch.cuda.is_available() else torch.device("cpu")
     try:
         device = torch.device(setting)
         torch.zeros(1, device=device).item()
@@ -94,9 +98,14 @@ def pick_device(setting: str | None) -> torch.device:
         raise BackendError(
             f"device {setting!r} cannot be used here: use one of {', '.join(_devices())}"
         ) from fault
-    if setting == "cuda":
-        return torch.device("cuda", torch.cuda.current_device())
-    return device
+    return _own_gpu() if setting == "cuda" else device
+
+
+def _own_gpu() -> torch.device:
+    local_rank = os.environ.get("LOCAL_RANK", "")
+    if local_rank.isascii() and local_rank.isdecimal():
+        return torch.device("cuda", int(local_rank) % torch.cuda.device_count())
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def _devices() -> list[str]:

@@ -14,6 +14,7 @@ from keyword import iskeyword
 from cyclopts import App, CycloptsError
 
 from llem.cli.message import say
+from llem.cli.status import FAILED, INTERRUPTED, WRONG_USAGE
 from llem.errors import ConfigError, LlemError, LlemWarning
 
 VERBS = {
@@ -23,10 +24,9 @@ VERBS = {
     "export": "Write all results as CSV.",
     "import": "Convert results that other tools or older versions wrote, and keep them.",
     "verify": "Check every result.",
+    "aggregate": "Finish a run whose processes have left what they measured.",
     "env": "Say what this machine can measure, and what would stop it.",
 }
-
-FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
 
 def build_app(arguments: Sequence[str] = ()) -> App:
@@ -81,12 +81,13 @@ def _give_up_stdout(error: OSError) -> int:
 
 def _explain(error: BaseException) -> tuple[str, int]:
     """What to say of *error*, and the exit status."""
+    notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted: what was not finished is not kept", INTERRUPTED
+        return f"interrupted: what was not finished is not kept{notes}", INTERRUPTED
     if isinstance(error, CycloptsError):
         line = " ".join(str(error).split())
         return f"{line} (see `llem --help`, and `--help` of each command)", WRONG_USAGE
-    return str(error), WRONG_USAGE if isinstance(error, ConfigError) else FAILED
+    return f"{error}{notes}", WRONG_USAGE if isinstance(error, ConfigError) else FAILED
 
 
 def _version() -> str:

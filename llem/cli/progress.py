@@ -18,6 +18,7 @@ STAGES = {
     "baseline": "measuring idle power",
     "warmup": "warming up",
     "run": "running prompts",
+    "gather": "gathering what the ranks measured",
     "read": "reading results",
 }
 """What a person is told of each stage of a run."""
@@ -37,6 +38,12 @@ def show_progress() -> Iterator[Update]:
     )
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bars:
         yield _bars(bars)
+
+
+@contextmanager
+def no_progress() -> Iterator[Update]:
+    """The same, for whom nobody watches."""
+    yield lambda *_: None
 
 
 def _lines() -> Update:

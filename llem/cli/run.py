@@ -2,6 +2,8 @@
 
 import math
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,9 +13,11 @@ from llem.cli.export import check_target, write_file
 from llem.cli.interrupt import heeded_interrupts
 from llem.cli.options import option_class, resolve
 from llem.cli.output import DEFAULT_ROOT, AsJson, Root, print_json, print_lines, print_warnings
-from llem.cli.progress import show_progress
+from llem.cli.progress import no_progress, show_progress
+from llem.cli.status import FAILED
+from llem.distributed import Ranks, launched
 from llem.domain.config import ExperimentConfig
-from llem.errors import ConfigError, StoreWriteError
+from llem.errors import ConfigError, LlemError, StoreWriteError
 from llem.experiment import Experiment
 from llem.protocols import StoredResult
 from llem.report.figures import unicode_text
@@ -37,12 +41,14 @@ def run_verb(
     root: Root = DEFAULT_ROOT,
     export_csv: Path | None = None,
     baseline_max_age: float = 0.0,
+    rank_timeout: float = 600.0,
     as_json: AsJson = False,
 ) -> int:
     """
     Measure a model, and keep the result.
 
-    Progress goes to stderr, the summary and the path of the result to stdout.
+    Progress goes to stderr, the summary and the path of the result to stdout. Under `torchrun
+    --nproc-per-node N -m llem run` each rank runs its share of the prompts, and one result is kept.
 
     Parameters
     ----------
@@ -55,6 +61,8 @@ def run_verb(
     baseline_max_age
         Take the idle power that an earlier run measured on this machine, where that was at most so
         many seconds ago, instead of measuring it. 0: measure it.
+    rank_timeout
+        How long ranks wait for each other, in seconds, before they give up.
     export_csv
         CSV file to write the result to as well, over what is there.
     """
@@ -63,10 +71,32 @@ def run_verb(
         raise ConfigError(
             f"--baseline-max-age must be a number of seconds, 0 or more, got {baseline_max_age}"
         )
+    if not 0 < rank_timeout < math.inf:
+        raise ConfigError(
+            f"--rank-timeout must be a number of seconds, more than 0, got {rank_timeout}"
+        )
     store = ResultStore(root)
     store.check_writable()
     if export_csv is not None:
         check_target(export_csv)
+    if launched() is None:
+        kept = _run(settings, store, baseline_max_age)
+    else:
+        with told_by_one(Ranks(root, timeout_s=rank_timeout)) as ranks:
+            kept = _run_as_rank(ranks, settings, baseline_max_age)
+    if kept is None:
+        return 0
+    if as_json:
+        print_json({**to_row(kept.key, kept.result), "path": unicode_text(kept.path)})
+    else:
+        print_lines([*headline(kept.result), Line("kept", kept.path)])
+        print_warnings(kept.result.measurement_warnings)
+    if export_csv is not None:
+        write_file(export_csv, to_csv([(kept.key, kept.result)]))
+    return 0
+
+
+def _run(settings: ExperimentConfig, store: ResultStore, baseline_max_age: float) -> StoredResult:
     with heeded_interrupts() as heed:
         with show_progress() as progress:
 
@@ -76,15 +106,34 @@ def run_verb(
 
             run = run_experiment(settings, baseline_max_age_s=baseline_max_age, progress=update)
         heed()
-        kept = keep(store, run)
-    if as_json:
-        print_json({**to_row(kept.key, kept.result), "path": unicode_text(kept.path)})
-    else:
-        print_lines([*headline(kept.result), Line("kept", kept.path)])
-        print_warnings(kept.result.measurement_warnings)
-    if export_csv is not None:
-        write_file(export_csv, to_csv([(kept.key, kept.result)]))
-    return 0
+        return keep(store, run)
+
+
+def _run_as_rank(
+    ranks: Ranks, settings: ExperimentConfig, baseline_max_age: float
+) -> StoredResult | None:
+    """What all ranks measured, kept as one result, on rank 0. None on the others."""
+    with show_progress() if ranks.index == 0 else no_progress() as progress:
+
+        def update(stage: str, done: float, total: float | None) -> None:
+            ranks.heed()
+            progress(stage, done, total)
+
+        run_experiment(settings, baseline_max_age_s=baseline_max_age, peers=ranks, progress=update)
+        update("gather", 0, None)
+        return ranks.keep()
+
+
+@contextmanager
+def told_by_one(ranks: Ranks) -> Iterator[Ranks]:
+    """Enter *ranks*. Of a failure that all of them meet, one of them tells."""
+    try:
+        with ranks:
+            yield ranks
+    except LlemError:
+        if ranks.speaks:
+            raise
+        raise SystemExit(FAILED) from None
 
 
 def keep(store: ResultStore, run: Experiment) -> StoredResult:

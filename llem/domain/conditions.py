@@ -125,6 +125,7 @@ class Conditions(Record):
     Attributes:
         start_time: First moment of the run as this process saw it, before its window where it
             warmed up into it.
+        window_s: The edges of its window, by a monotonic clock. Unit: s from *start_time*.
         measurement_methodology: What span its figures cover.
         warmup_excluded: Requests before the window.
         environment_snapshot: The machine and the software. None: not looked at.
@@ -145,6 +146,7 @@ class Conditions(Record):
     """
 
     start_time: datetime
+    window_s: tuple[float, float] = quantity()
     measurement_methodology: Methodology
     warmup_excluded: int = quantity(0)
     environment_snapshot: EnvironmentSnapshot | None = None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from llem.measure.environment import Capability, capabilities, snapshot
     from llem.measure.evidence import gather_evidence
     from llem.measure.integrate import device_energies, mean_power_w
+    from llem.measure.machine import clock_identity, identity
     from llem.measure.nvml import NvmlMeter
     from llem.measure.phases import phase_energies
     from llem.measure.processes import context_held, foreign, gpu_processes, own_processes
@@ -46,6 +47,7 @@ _HOMES = {
     "llem.measure.environment": ["Capability", "capabilities", "snapshot"],
     "llem.measure.evidence": ["gather_evidence"],
     "llem.measure.integrate": ["device_energies", "mean_power_w"],
+    "llem.measure.machine": ["clock_identity", "identity"],
     "llem.measure.nvml": ["NvmlMeter"],
     "llem.measure.phases": ["phase_energies"],
     "llem.measure.processes": ["context_held", "foreign", "gpu_processes", "own_processes"],
@@ -73,6 +75,7 @@ __all__ = [
     "checked_devices",
     "checked_mark",
     "checked_samples",
+    "clock_identity",
     "context_held",
     "default_cache_folder",
     "derive_measurement_methodology",
@@ -81,6 +84,7 @@ __all__ = [
     "from_table",
     "gather_evidence",
     "gpu_processes",
+    "identity",
     "idle_power",
     "mean_power_w",
     "open_meter",

@@ -1,0 +1,197 @@
+"""What all processes of a run measured into one result, with the warnings that it needs."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+import attrs
+
+from llem import quality
+from llem.accuracy import reproducibility_notes
+from llem.aggregate import aggregate_results
+from llem.codec import config_from_mapping, measurement_config_hash
+from llem.domain.conditions import Conditions, DeviceThrottle, GpuProcess, TemperatureRange
+from llem.domain.environment import EnvironmentSnapshot, GPUEnvironment
+from llem.domain.freeform import JsonObject
+from llem.domain.process import RawProcessResult
+from llem.domain.result import ClockOffset, ExperimentResult, Methodology
+
+Part = tuple[RawProcessResult, Conditions]
+"""What one process measured, and under which conditions."""
+
+Seen = TypeVar("Seen", TemperatureRange, DeviceThrottle)
+
+
+def conclude(
+    parts: Sequence[Part],
+    *,
+    llem_version: str | None,
+    aggregation_warnings: Iterable[str] = (),
+) -> ExperimentResult:
+    """
+    The result of a run.
+
+    Args:
+        parts: What each of its processes measured. Their order does not matter.
+        llem_version: The llem that measured.
+        aggregation_warnings: What is to be known of how they came together.
+
+    Raises:
+        AggregationError: There is none, or they are not of one run.
+    """
+    parts = sorted(parts, key=lambda part: part[0].process_index)
+    conditions = [of_process for _, of_process in parts]
+    start = min((c.start_time for c in conditions), default=None)
+    methodology = _methodology(conditions)
+    environment = _environment(conditions)
+    made = aggregate_results(
+        [process for process, _ in parts],
+        measurement_config_hash=measurement_config_hash(parts[0][0].effective_config)
+        if parts
+        else "",
+        llem_version=llem_version,
+        measurement_methodology=methodology,
+        steady_state_window=None if methodology == "total" else _window(conditions, start),
+        start_time=start,
+        environment_snapshot=environment,
+        warmup_excluded_samples=None
+        if methodology == "total"
+        else sum(c.warmup_excluded for c in conditions),
+        clock_offsets=_clock_offsets(parts),
+        aggregation_warnings=aggregation_warnings,
+    )
+    gpus = environment.hardware.gpus if environment else ()
+    return attrs.evolve(
+        made,
+        reproducibility_notes=reproducibility_notes(made.devices, _compute_capabilities(gpus)),
+        measurement_warnings=quality.measurement_warnings(_signals(made, conditions, gpus)),
+    )
+
+
+def _methodology(conditions: Sequence[Conditions]) -> Methodology:
+    """That of all processes; total where they differ, as where one alone did not settle."""
+    methods = {c.measurement_methodology for c in conditions}
+    return methods.pop() if len(methods) == 1 else "total"
+
+
+def _window(conditions: Sequence[Conditions], start: datetime | None) -> tuple[float, float]:
+    """From the first edge of all windows to the last. Unit: s from *start*."""
+    shifts_s = [(c.start_time - start).total_seconds() if start else 0.0 for c in conditions]
+    edges = [c.window_s for c in conditions]
+    return (
+        min(shift + begin for shift, (begin, _) in zip(shifts_s, edges, strict=True)),
+        max(shift + end for shift, (_, end) in zip(shifts_s, edges, strict=True)),
+    )
+
+
+def _environment(conditions: Sequence[Conditions]) -> EnvironmentSnapshot | None:
+    """That of the first process, with the GPUs of all machines."""
+    known = [c.environment_snapshot for c in conditions if c.environment_snapshot]
+    if not known:
+        return None
+    gpus: dict[object, GPUEnvironment] = {}
+    for snapshot in known:
+        for gpu in snapshot.hardware.gpus:
+            gpus.setdefault(gpu.uuid or (id(snapshot), len(gpus)), gpu)
+    hardware = attrs.evolve(known[0].hardware, gpus=tuple(gpus.values()))
+    return attrs.evolve(known[0], hardware=hardware)
+
+
+def _clock_offsets(parts: Sequence[Part]) -> tuple[ClockOffset, ...]:
+    return tuple(
+        ClockOffset(
+            process_index=process.process_index,
+            node=c.node,
+            offset_s=c.clock_offset_s,
+            error_bound_s=c.clock_error_s,
+        )
+        for process, c in parts
+        if c.clock_error_s is not None
+    )
+
+
+def _compute_capabilities(gpus: Iterable[GPUEnvironment]) -> dict[str, str]:
+    return {gpu.uuid: gpu.compute_capability for gpu in gpus if gpu.uuid and gpu.compute_capability}
+
+
+def _signals(
+    made: ExperimentResult, conditions: Sequence[Conditions], gpus: Iterable[GPUEnvironment]
+) -> quality.Signals:
+    metered = {device.uuid for device in made.devices}
+    latencies_ms = [process.per_request_latencies_ms for process in made.process_results]
+    config = config_from_mapping(JsonObject(made.effective_config).to_dict(), source="config")
+    return quality.Signals(
+        duration_s=made.total_inference_time_sec,
+        prompts=sum(map(len, latencies_ms)),
+        devices=made.devices,
+        not_measured=_distinct(line for c in conditions for line in c.not_measured),
+        gpus=tuple(gpu for gpu in gpus if gpu.uuid in metered),
+        longest_request_s=max((max(of_one, default=0.0) for of_one in latencies_ms)) / 1000,
+        temperatures=_temperatures(conditions),
+        throttles=_throttles(conditions),
+        sampler_notes=_distinct(note for c in conditions for note in c.sampler_notes),
+        foreign_at_start=_foreign(c.foreign_at_start for c in conditions),
+        foreign_at_end=_foreign(c.foreign_at_end for c in conditions),
+        baseline_wanted=config.baseline.enabled,
+        baseline_taken=made.baseline_power_w is not None,
+        baseline_power_w=made.baseline_power_w,
+        idle_power_w=_idle_power(made, conditions),
+        baseline_had_context=_all_had(c.baseline_had_context for c in conditions),
+        baseline_notes=_distinct(note for c in conditions for note in c.baseline_notes),
+        energy_adjusted_j=made.energy_adjusted_j,
+        warmup=made.warmup_result,
+        convergence_wanted=config.warmup.convergence_detection,
+    )
+
+
+def _distinct(lines: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(lines))
+
+
+def _temperatures(conditions: Sequence[Conditions]) -> tuple[TemperatureRange, ...]:
+    """How far each device's temperature moved, as all processes that metered it saw it."""
+    return tuple(
+        TemperatureRange(
+            uuid=uuid, low_c=min(r.low_c for r in ranges), high_c=max(r.high_c for r in ranges)
+        )
+        for uuid, ranges in _by_device(c.temperatures for c in conditions).items()
+    )
+
+
+def _throttles(conditions: Sequence[Conditions]) -> tuple[DeviceThrottle, ...]:
+    """Of each device, what the process saw that saw it slowed down longest."""
+    return tuple(
+        max(seen, key=lambda throttle: throttle.throttled_s)
+        for seen in _by_device(c.throttles for c in conditions).values()
+    )
+
+
+def _foreign(seen: Iterable[Iterable[GpuProcess]]) -> tuple[GpuProcess, ...]:
+    """Each process of others once, however many of ours share its GPU."""
+    return tuple({(one.uuid, one.pid): one for of_one in seen for one in of_one}.values())
+
+
+def _idle_power(
+    made: ExperimentResult, conditions: Sequence[Conditions]
+) -> tuple[float | None, ...]:
+    """The idle power of each device, in their order. Empty: none is known. Unit: W."""
+    known = {
+        uuid: power_w
+        for c in conditions
+        for uuid, power_w in zip(c.idle_uuids, c.idle_power_w, strict=True)
+    }
+    return tuple(known.get(device.uuid) for device in made.devices) if known else ()
+
+
+def _all_had(contexts: Iterable[bool | None]) -> bool | None:
+    """False where one had none; True where all had one."""
+    met = set(contexts)
+    return False if False in met else None if None in met else True
+
+
+def _by_device(seen: Iterable[Iterable[Seen]]) -> dict[str, list[Seen]]:
+    devices: dict[str, list[Seen]] = {}
+    for of_one in seen:
+        for one in of_one:
+            devices.setdefault(one.uuid, []).append(one)
+    return devices

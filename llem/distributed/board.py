@@ -1,0 +1,217 @@
+"""
+The board on which the ranks of a run leave word: a torch.distributed store.
+
+Every wait on it ends: when what is waited for is there, when a rank has said that it failed, or
+when its time is over. Then it is known, and told, who did not come.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+from llem.completeness import named
+from llem.errors import IncompleteRunError
+
+SLICE_S = 0.5
+"""Time after which a rank that waits looks whether another one has failed. Unit: s."""
+
+GRACE_S = 3.0
+"""Time that ranks have to say what happened to them, once one has failed. Unit: s."""
+
+STOPPED = "stopped by its launcher"
+"""What a rank says that was told to end, which is hardly ever where the fault lies."""
+
+
+class Board:
+    """
+    What the ranks tell each other.
+
+    Args:
+        store: A store of torch.distributed.
+        prefix: What the names of the run's keys begin with, and those of no other.
+        rank: This rank.
+        count: How many there are.
+        timeout_s: How long ranks wait for each other. Unit: s.
+    """
+
+    def __init__(
+        self, store: Any, prefix: str, rank: int, count: int, timeout_s: float
+    ) -> None:
+        from torch.distributed import PrefixStore
+
+        self.rank, self.count, self.timeout_s = rank, count, timeout_s
+        self._store = PrefixStore(prefix, store)
+        self._round = 0
+        self._failed = False
+        self._gave_up = False
+        self._blamed: set[int] = set()
+
+    @property
+    def is_to_tell(self) -> bool:
+        """
+        Whether a person is to hear of the failure from this rank.
+
+        Rank 0 speaks for all, and each of its own fault. Where rank 0 is at fault, all do.
+        """
+        return self.rank in {0, *self._blamed} or 0 in self._blamed
+
+    def under(self, name: str) -> Any:
+        """A store for what is no matter of the board, its keys under *name*."""
+        from torch.distributed import PrefixStore
+
+        return PrefixStore(name, self._store)
+
+    def exchange(self, stage: str, value: Any) -> tuple[Any, ...]:
+        """
+        Return once every rank is at *stage*, with the value of each.
+
+        Raises:
+            IncompleteRunError: One failed, or does not come in time; the text names it.
+        """
+        self._round += 1
+        place = f"{self._round}/{stage}"
+        with self._reached():
+            self._store.set(f"at/{self.rank}", stage)
+            self._store.set(f"{place}/{self.rank}", json.dumps(value))
+            if self._store.add(f"{place}/arrived", 1) == self.count:
+                self._store.set(f"{place}/all", b"1")
+        self._await(f"{place}/all", lambda: self._who_lacks(place, stage))
+        with self._reached():
+            values = self._store.multi_get([f"{place}/{rank}" for rank in range(self.count)])
+        return tuple(json.loads(one) for one in values)
+
+    def tell(self, key: str, value: bytes = b"1") -> None:
+        """Leave *value* under *key*."""
+        with self._reached():
+            self._store.set(key, value)
+
+    def wait_for(self, key: str, whom: int, what: str) -> bytes:
+        """
+        What rank *whom* leaves under *key*.
+
+        Raises:
+            IncompleteRunError: It does not, in time, or one failed. *what* says what it did not do.
+        """
+        self._await(key, lambda: f"rank {whom} did not {what} within {self.timeout_s:g} s")
+        with self._reached():
+            value: bytes = self._store.get(key)
+        return value
+
+    def fail(self, reason: str) -> None:
+        """
+        Tell all that this rank has failed. Only the first reason is told.
+
+        A rank that gave up waiting has no fault of its own.
+        """
+        if self._failed:
+            return
+        self._failed = True
+        if self._gave_up:
+            reason = STOPPED
+        elif reason != STOPPED:
+            self._blamed.add(self.rank)
+        with contextlib.suppress(Exception):
+            number = self._store.add("failures", 1)
+            self._store.set(f"failure/{number}", json.dumps([self.rank, reason]))
+
+    def report(self) -> str:
+        """
+        What has become of the ranks, now that one has failed: waits for those that can still say.
+
+        Ranks that were merely told to end, or that are at work, are left out where one says what
+        its fault is.
+        """
+        deadline = time.monotonic() + GRACE_S
+        told, faults = self._told()
+        while len(told) < self.count and time.monotonic() < deadline:
+            if faults:
+                deadline = min(deadline, time.monotonic() + SLICE_S)
+            time.sleep(0.05)
+            told, faults = self._told()
+        silent = sorted({*range(self.count)} - told.keys() - {self.rank})
+        self._blamed |= faults.keys() or {*silent}
+        if not faults and silent:
+            return self._silence(silent)
+        lines = [f"rank {rank}: {reason}" for rank, reason in sorted(faults.items())]
+        return "; ".join(lines) or f"{named(range(self.count))}: {STOPPED}"
+
+    def _told(self) -> tuple[dict[int, str], dict[int, str]]:
+        """What each rank said of its end, and of that what is a fault of its own."""
+        told = self._failures()
+        return told, {rank: reason for rank, reason in told.items() if reason != STOPPED}
+
+    def _silence(self, silent: Sequence[int]) -> str:
+        where = "" if len(silent) > 1 else f" after {self._last_stage(silent[0])!r}"
+        return (
+            f"{named(silent)}: no sign of life{where}: killed, out of memory, or hanging; see its "
+            "own output"
+        )
+
+    def _last_stage(self, rank: int) -> str:
+        with contextlib.suppress(Exception):
+            if self._store.check([f"at/{rank}"]):
+                return str(self._store.get(f"at/{rank}").decode())
+        return "the start"
+
+    def _failures(self) -> dict[int, str]:
+        """Why each rank failed that has said so."""
+        told: dict[int, str] = {}
+        with contextlib.suppress(Exception):
+            number = 1
+            while self._store.check([f"failure/{number}"]):
+                rank, reason = json.loads(self._store.get(f"failure/{number}"))
+                told.setdefault(rank, reason)
+                number += 1
+        return told
+
+    def _await(self, key: str, late: Callable[[], str]) -> None:
+        from torch.distributed import DistStoreError
+
+        deadline = time.monotonic() + self.timeout_s
+        while True:
+            left = min(SLICE_S, max(deadline - time.monotonic(), 0.01))
+            try:
+                with self._reached(DistStoreError):
+                    self._store.wait([key], timedelta(seconds=left))
+            except DistStoreError:
+                if self._failures():
+                    raise self._giving_up(self.report()) from None
+                if time.monotonic() >= deadline:
+                    raise self._giving_up(late()) from None
+            else:
+                return
+
+    def _giving_up(self, why: str) -> IncompleteRunError:
+        self._gave_up = True
+        return IncompleteRunError(why)
+
+    def _who_lacks(self, place: str, stage: str) -> str:
+        """Who has not come to *stage*, and where each was last."""
+        with self._reached():
+            missing = [r for r in range(self.count) if not self._store.check([f"{place}/{r}"])]
+        self._blamed |= {*missing}
+        if not missing:
+            return f"all ranks came to {stage!r}, but not in time"
+        last = "; ".join(f"rank {rank} was last at {self._last_stage(rank)!r}" for rank in missing)
+        return (
+            f"{named(missing)} did not come to {stage!r} within {self.timeout_s:g} s: hanging, "
+            f"killed, or much slower ({last})"
+        )
+
+    @contextlib.contextmanager
+    def _reached(self, *passed: type[Exception]) -> Iterator[None]:
+        """Have an error of the network say that it is one."""
+        try:
+            yield
+        except passed:
+            raise
+        except Exception as fault:
+            words = " ".join(str(fault).split())[:200]
+            self._blamed.add(0)
+            raise self._giving_up(
+                f"the store of the ranks cannot be reached any more: {type(fault).__name__}: "
+                f"{words}; the launcher, or the machine of rank 0, is gone"
+            ) from fault

@@ -1,0 +1,48 @@
+"""What the processes of a run left, made one result of."""
+
+import attrs
+
+from llem.completeness import check_completeness
+from llem.conclusion import conclude
+from llem.errors import IncompleteRunError
+from llem.protocols import StoredResult
+from llem.store import Piece, ResultStore, Spool, merge
+
+
+def finish(
+    spool: Spool, store: ResultStore, *, allow_incomplete: bool = False
+) -> StoredResult:
+    """
+    Make one result of what *spool* holds, keep it in *store*, and remove what is then done with.
+
+    Where it was kept before, and only the removal did not come to its end, nothing is kept twice.
+
+    Args:
+        spool: What the processes left.
+        store: Where the result goes.
+        allow_incomplete: Make do without processes that left nothing, or nothing whole. The result
+            says which, and what the others left stays.
+
+    Raises:
+        IncompleteRunError: A process is missing, or what it left is not whole; the text names each.
+        AggregationError: The processes are not of one run.
+        StoreWriteError: The result could not be written.
+    """
+    with spool.hold():
+        manifest = spool.manifest()
+        complete = check_completeness(manifest, spool.found())
+        if not complete.complete and not (allow_incomplete and complete.usable):
+            raise IncompleteRunError(
+                f"{spool.folder}: {complete}; what is there stays: bring what is missing and call "
+                "`llem aggregate` again, or make do without it (--allow-incomplete)"
+            )
+        parts = [spool.read(index) for index in complete.usable]
+        result = conclude(
+            [(part.process, part.conditions) for part in parts],
+            llem_version=manifest.llem_version,
+            aggregation_warnings=complete.lines,
+        )
+        kept = _kept_before(store, result) or _keep(store, result, parts, spool)
+        if complete.complete:
+            spool.remove()
+    return kept

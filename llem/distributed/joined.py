@@ -1,0 +1,110 @@
+"""What a rank has once it has met the others."""
+
+import secrets
+from datetime import UTC, datetime
+from datetime import timedelta
+from typing import Any
+
+import attrs
+
+from llem import measure
+from llem.distributed import clocks
+from llem.distributed.board import Board
+from llem.distributed.channel import Channel
+from llem.distributed.launch import Launch
+from llem.errors import IncompleteRunError
+from llem.protocols import Clock
+
+_JOINS = [0]
+"""How often this process has met others: those of one run have all done so equally often."""
+
+
+@attrs.frozen(kw_only=True)
+class Joined:
+    """
+    What a rank has once it has met the others.
+
+    Attributes:
+        board: Where they leave word.
+        channel: What passes between them.
+        run_id: Unique name of the run.
+        clock_of: What tells the clock of each rank from others. Empty: not known.
+    """
+
+    board: Board
+    channel: Channel
+    run_id: str
+    clock_of: tuple[str, ...]
+
+    def speaker_of(self, rank: int) -> int:
+        """The lowest rank with the clock of *rank*, which compares it for all of them."""
+        name = self.clock_of[rank]
+        return self.clock_of.index(name) if name else rank
+
+    def compare(self, clock: Clock) -> tuple[float, float] | None:
+        """How far the clock of rank 0 is ahead. None: it is the same, or another rank asks."""
+        board, channel = self.board, self.channel
+        others = {self.speaker_of(rank) for rank in range(board.count)} - {0}
+        if board.rank == 0:
+            for rank in sorted(others):
+                board.tell(f"clock/{rank}")
+                clocks.answer(
+                    lambda number, to=rank: channel.send_number(number, to),
+                    lambda sender=rank: channel.receive_number(sender),
+                    clock.monotonic,
+                )
+        elif board.rank in others:
+            board.wait_for(f"clock/{board.rank}", 0, "compare the clocks")
+            return clocks.ask(
+                lambda number: channel.send_number(number, 0),
+                lambda: channel.receive_number(0),
+                clock.monotonic,
+            )
+        return None
+
+
+def meet(launch: Launch, timeout_s: float) -> Board:
+    """
+    Find the other ranks' board.
+
+    Raises:
+        IncompleteRunError: It is not to be found.
+    """
+    _JOINS[0] += 1
+    prefix = f"llem/{launch.attempt}/{_JOINS[0]}"
+    return Board(_store(launch, timeout_s), prefix, launch.rank, launch.world_size, timeout_s)
+
+
+def join(board: Board, launch: Launch) -> Joined:
+    """
+    Meet the other ranks, and agree on the name of the run.
+
+    Raises:
+        IncompleteRunError: One does not come, or cannot be reached.
+    """
+    name = f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}_{secrets.token_hex(6)}"
+    told = board.exchange("join", [name, measure.clock_identity()])
+    return Joined(
+        board=board,
+        channel=Channel(launch, board.under("group"), board.timeout_s),
+        run_id=told[0][0],
+        clock_of=tuple(clock for _, clock in told),
+    )
+
+
+def _store(launch: Launch, timeout_s: float) -> Any:
+    from torch import distributed
+
+    if distributed.is_initialized():
+        # There is no public way to the store of a group that the program has made.
+        return distributed.distributed_c10d._get_default_store()  # noqa: SLF001
+    try:
+        places = distributed.rendezvous("env://", timeout=timedelta(seconds=timeout_s))
+        return next(places)[0]
+    except Exception as fault:
+        words = " ".join(str(fault).split())[:200]
+        raise IncompleteRunError(
+            f"rank {launch.rank}: the ranks cannot meet at {launch.address}: "
+            f"{type(fault).__name__}: {words}; see that all {launch.world_size} were started, and "
+            "that the address can be reached"
+        ) from fault

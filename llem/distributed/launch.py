@@ -1,0 +1,58 @@
+"""How this process was launched: alone, or as one of the ranks of a run."""
+
+import os
+
+import attrs
+
+from llem.errors import ConfigError
+
+
+@attrs.frozen(kw_only=True)
+class Launch:
+    """
+    What a launcher of torch.distributed tells a process.
+
+    Attributes:
+        rank: Its index among all processes.
+        world_size: How many they are.
+        address: Where they meet, such as localhost:29500.
+        attempt: How often the launcher has started them before.
+    """
+
+    rank: int
+    world_size: int
+    address: str
+    attempt: int = 0
+
+
+def launched() -> Launch | None:
+    """
+    What the launcher says, by the variables that ``torchrun`` sets. None: there was none.
+
+    Raises:
+        ConfigError: The variables contradict each other, or are no numbers.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return None
+    rank, world_size = _number("RANK"), _number("WORLD_SIZE")
+    if rank >= world_size:
+        raise ConfigError(f"RANK is {rank}, and must be less than WORLD_SIZE, {world_size}")
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if missing:
+        raise ConfigError(
+            f"RANK and WORLD_SIZE are set, but {missing[0]} is not: start all ranks with torchrun, "
+            "or unset them"
+        )
+    return Launch(
+        rank=rank,
+        world_size=world_size,
+        address=f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}",
+        attempt=_number("TORCHELASTIC_RESTART_COUNT", "0"),
+    )
+
+
+def _number(name: str, default: str = "") -> int:
+    value = os.environ.get(name, default)
+    if not (value.isascii() and value.isdecimal()):
+        raise ConfigError(f"{name} must be a number, 0 or more, got {value!r}: torchrun sets it")
+    return int(value)

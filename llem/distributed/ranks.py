@@ -1,0 +1,244 @@
+"""The ranks of a run: processes that measure together, as one of them sees them."""
+
+import contextlib
+import math
+import os
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from llem.codec import measurement_config_hash
+from llem.completeness import named
+from llem.distributed.board import STOPPED, Board
+from llem.distributed.finish import finish
+from llem.distributed.joined import Joined, join, meet
+from llem.distributed.launch import Launch, launched
+from llem.distributed.orders import Orders, StopOrderError
+from llem.distributed.transfer import bring_together
+from llem.domain.conditions import Conditions
+from llem.domain.process import RawProcessResult
+from llem.domain.spool import RunManifest
+from llem.errors import ConfigError, IncompleteRunError, StoreWriteError
+from llem.experiment import llem_version
+from llem.joint import reason_of
+from llem.protocols import Clock, ClockComparison, Peers, StoredResult
+from llem.store import ResultStore, Spool
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TIMEOUT_S = 600.0
+"""How long ranks wait for each other unless told otherwise. Unit: s."""
+
+
+class Ranks(Peers):
+    """
+    The processes that a launcher of torch.distributed, such as ``torchrun``, has started.
+
+    >>> with Ranks("results") as ranks:  # doctest: +SKIP
+    ...     with Experiment(config, peers=ranks) as run:
+    ...         ...
+    ...     kept = ranks.keep()
+
+    Each measures its own devices in one window, and leaves what it measured in a folder of the
+    run below ``.state`` of its root. `keep` then makes one result of all.
+
+    Args:
+        root: Where results are kept. Ranks on another machine may have another place there.
+        timeout_s: How long ranks wait for each other. Unit: s.
+
+    Raises:
+        ConfigError: This process was not launched as a rank, or *timeout_s* is no time.
+        IncompleteRunError: On entering: the other ranks cannot be reached.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, timeout_s: float = TIMEOUT_S) -> None:
+        if not 0 < timeout_s < math.inf:
+            raise ConfigError(f"timeout_s must be seconds, more than 0, got {timeout_s}")
+        launch = launched()
+        if launch is None:
+            raise ConfigError("this process is no rank of a run: start it with torchrun")
+        self._launch: Launch = launch
+        self._root = Path(root)
+        self._timeout_s = timeout_s
+        self._leaving = contextlib.ExitStack()
+        self._orders = Orders()
+        self._board: Board | None = None
+        self._joined: Joined | None = None
+        self._kept: StoredResult | None = None
+
+    @property
+    def index(self) -> int:
+        """Which of them this process is, from 0."""
+        return self._launch.rank
+
+    @property
+    def count(self) -> int:
+        """How many they are."""
+        return self._launch.world_size
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as leaving:
+            leaving.enter_context(self._orders)
+            leaving.push(self._leave)
+            self._board = meet(self._launch, self._timeout_s)
+            self._joined = join(self._board, self._launch)
+            self._leaving = leaving.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._leaving.__exit__(kind, error, trace)
+
+    def exchange(self, stage: str, value: Any, /) -> tuple[Any, ...]:
+        """
+        Return once every rank is at *stage*, with the *value* of each, by rank.
+
+        Raises:
+            IncompleteRunError: A rank failed, or does not come in time; the text names it.
+        """
+        return self._ready().board.exchange(stage, value)
+
+    def compare_clocks(self, clock: Clock, /) -> ClockComparison:
+        """
+        How *clock* goes beside that of rank 0: to the bit where they are one, else by messages.
+
+        Raises:
+            IncompleteRunError: A rank failed, or does not come in time; the text names it.
+        """
+        joined = self._ready()
+        now = [clock.now().isoformat(), clock.monotonic()] if self.index == 0 else None
+        moment, anchor_s = self.exchange("clock", now)[0]
+        own = joined.compare(clock)
+        told = self.exchange("clocks", own)
+        beside = told[joined.speaker_of(self.index)]
+        return ClockComparison(
+            offset_s=beside[0] if beside else 0.0,
+            error_s=beside[1] if beside else None,
+            anchor=(datetime.fromisoformat(moment), anchor_s),
+        )
+
+    def align(self, device: str | None, /) -> None:
+        """
+        Return at the same moment in every rank.
+
+        Raises:
+            IncompleteRunError: One of them is gone.
+        """
+        self._ready().channel.align(device)
+
+    def hand_over(
+        self,
+        process: RawProcessResult,
+        conditions: Conditions,
+        timeseries: "pa.Table | None",
+        /,
+    ) -> None:
+        """
+        Leave what this rank measured in the folder of the run.
+
+        Raises:
+            StoreWriteError: It could not be written there; the text says where it was put instead.
+        """
+        manifest = RunManifest(
+            run_id=self._ready().run_id,
+            experiment_id=process.experiment_id,
+            num_processes=self.count,
+            measurement_config_hash=measurement_config_hash(process.effective_config),
+            llem_version=llem_version(),
+        )
+        part = process, conditions, timeseries
+        try:
+            _leave_in(self._spool, manifest, part)
+        except StoreWriteError as error:
+            shelter = Spool.of(tempfile.mkdtemp(prefix="llem-"), manifest.run_id)
+            _leave_in(shelter, manifest, part)
+            raise StoreWriteError(
+                f"{error}; what rank {self.index} measured was put into {shelter.folder}: copy its "
+                f"files into {self._spool.folder} once there is room"
+            ) from None
+
+    def keep(self) -> StoredResult | None:
+        """
+        Make one result of what all ranks left, and keep it. Every rank calls this.
+
+        Returns:
+            The result as kept, on rank 0. None on the others.
+
+        Raises:
+            IncompleteRunError: A rank has left nothing, or failed; the text names it. What the
+                others left stays, for `llem aggregate`.
+            StoreWriteError: The result could not be written. What the ranks left stays.
+        """
+        joined = self._ready()
+        bring_together(joined.board, joined.channel, self._spool)
+        if self.index == 0:
+            self._kept = finish(self._spool, ResultStore(self._root))
+        self.exchange("kept", None)
+        self._spool.remove()
+        return self._kept
+
+    def fail(self, reason: str, /) -> None:
+        """Tell the other ranks that this one gives up."""
+        if self._board is not None:
+            self._board.fail(reason)
+
+    def heed(self) -> None:
+        """Raise what a person or the launcher ordered, where a library has swallowed it."""
+        self._orders.heed()
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it is for this rank to tell a person why the run failed."""
+        return self._board is None or self._board.is_to_tell
+
+    @property
+    def _spool(self) -> Spool:
+        return Spool.of(self._root, self._ready().run_id)
+
+    def _ready(self) -> Joined:
+        if self._joined is None:
+            raise IncompleteRunError("the ranks have not met yet: use `with Ranks(...)`")
+        return self._joined
+
+    def _leave(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        """On the way out: tell the others what went wrong here, and say what became of them."""
+        if error is None:
+            self._ready().channel.close()
+            return
+        self.fail(STOPPED if isinstance(error, StopOrderError) else reason_of(error))
+        if isinstance(error, StopOrderError):
+            report = self._board.report() if self._board else STOPPED
+            raise self._noted(IncompleteRunError(report)) from None
+        self._noted(error)
+
+    def _noted(self, error: BaseException) -> BaseException:
+        """*error*, with a word on what is left of the run."""
+        if self._kept is not None:
+            error.add_note(f"the result was kept at {self._kept.path}")
+        elif self._joined is not None and (left := self._spool.indices()):
+            error.add_note(
+                f"what {named(left)} measured is kept in {self._spool.folder}: "
+                f"`llem aggregate {self._spool.folder}` makes a result of it"
+            )
+        return error
+
+
+def _leave_in(
+    spool: Spool,
+    manifest: RunManifest,
+    part: "tuple[RawProcessResult, Conditions, pa.Table | None]",
+) -> None:
+    spool.begin(manifest)
+    spool.leave(*part)

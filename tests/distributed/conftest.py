@@ -1,0 +1,102 @@
+"""Real runs of many ranks, on a machine without GPUs: a fake driver stands for those."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+RANK = Path(__file__).with_name("rank.py")
+
+
+@attrs.frozen
+class Ended:
+    """
+    What a launched run came to.
+
+    Attributes:
+        status: Exit status of the launcher.
+        said: What each rank said at its end, by rank.
+        out: What all of them printed.
+        seconds: How long it took.
+    """
+
+    status: int
+    said: dict[int, str]
+    out: str
+    seconds: float
+
+
+@pytest.fixture
+def environment(tmp_path: Path, fake_library: Path) -> dict[str, str]:
+    """That of the ranks: with eight GPUs of the fake driver, each of another power."""
+    description = tmp_path / "driver.txt"
+    lines = ["count 8", f"epoch_s {time.monotonic()!r}"]
+    lines += [f"gpu{i}.uuid GPU-{i}\ngpu{i}.power_w {100 + 10 * i}" for i in range(8)]
+    description.write_text("\n".join(lines) + "\n")
+    return {
+        **{name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"},
+        "LD_LIBRARY_PATH": str(fake_library.parent),
+        "FAKE_NVML": str(description),
+        "OMP_NUM_THREADS": "1",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
+
+
+@attrs.define
+class Launcher:
+    """Starts ranks with torchrun."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def start(
+        self, count: int, plan: dict[str, Any], *words: str, name: str = "plan"
+    ) -> "subprocess.Popen[str]":
+        """Start *count* ranks that follow *plan*, with *words* for the launcher."""
+        said = self.folder / "said"
+        said.mkdir(exist_ok=True)
+        file = self.folder / f"{name}.json"
+        file.write_text(json.dumps({"said": str(said), "root": str(self.folder / "root")} | plan))
+        where = list(words) or ["--standalone"]
+        launcher = [sys.executable, "-m", "torch.distributed.run", *where]
+        return subprocess.Popen(
+            [*launcher, "--nproc-per-node", str(count), str(RANK), str(file)],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def end(self, process: "subprocess.Popen[str]", *, seconds: float = 120) -> Ended:
+        """Wait for what was started."""
+        began = time.monotonic()
+        try:
+            out, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        said = {int(f.stem): f.read_text() for f in (self.folder / "said").glob("*.txt")}
+        return Ended(process.returncode, said, out, time.monotonic() - began)
+
+    def run(self, count: int, **plan: Any) -> Ended:
+        """Start *count* ranks, and wait for them."""
+        return self.end(self.start(count, plan))
+
+
+@pytest.fixture
+def launcher(tmp_path: Path, environment: dict[str, str]) -> Launcher:
+    pytest.importorskip("torch")
+    return Launcher(tmp_path, environment)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Where the ranks keep their results."""
+    return tmp_path / "root"

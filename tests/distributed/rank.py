@@ -1,0 +1,144 @@
+"""
+One rank of a run, as torchrun starts it. What it does is told by a JSON file, its only argument.
+
+Its engine is the built-in model, or one that sleeps; the GPUs that it says it runs on are those of
+the fake driver. At a stage of the run it may be made to misbehave.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+import llem
+from llem.distributed import board
+from llem.domain.config import (
+    BaselineConfig,
+    EnergyConfig,
+    ExperimentConfig,
+    SyntheticDataset,
+    WarmupConfig,
+)
+from llem.protocols import BackendInfo, BatchOutput, InferenceBackend
+
+PLAN: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text("utf-8"))
+RANK = int(os.environ["RANK"])
+
+CONFIG = ExperimentConfig(
+    n=PLAN.get("n", 16),
+    device="cpu",
+    synthetic_dataset=SyntheticDataset(input_len=8, output_len=4),
+    energy=EnergyConfig(backend="nvml" if "gpus" in PLAN else None),
+    baseline=BaselineConfig(enabled="baseline_s" in PLAN, duration_seconds=PLAN.get("baseline_s", 1)),
+    warmup=WarmupConfig(n_warmup=1, thermal_floor_seconds=0.0),
+    model=PLAN.get("models", {}).get(str(RANK), "builtin:tiny-llama"),
+)
+
+
+class Sleeping(InferenceBackend):
+    """Takes 20 ms for a request, and needs no model."""
+
+    @property
+    def name(self) -> str:
+        return "pytorch"
+
+    def load(self, config: ExperimentConfig, /) -> BackendInfo:
+        self._prompts = [(1, 2, 3)] * config.n
+        return BackendInfo(device="cpu", device_name="none")
+
+    def prompts(self) -> Any:
+        return self._prompts
+
+    def generate(self, batch: Any, /) -> BatchOutput:
+        time.sleep(0.02 * (1 + PLAN.get("slower", {}).get(str(RANK), 0)))
+        return BatchOutput(
+            input_tokens=tuple(map(len, batch)),
+            output_tokens=(4,) * len(batch),
+            latency_s=0.02,
+            ttft_s=0.005,
+            ended_s=time.monotonic(),
+        )
+
+    def synchronize(self) -> None: ...
+
+    def peak_memory_mb(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class OnGpus(InferenceBackend):
+    """*engine*, said to run on the GPUs of this rank."""
+
+    def __init__(self, engine: InferenceBackend) -> None:
+        self._engine = engine
+
+    def load(self, config: ExperimentConfig, /) -> BackendInfo:
+        gpus = PLAN["gpus"][str(RANK)]
+        return attrs.evolve(self._engine.load(config), device_uuids=tuple(gpus))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+
+def engine() -> InferenceBackend:
+    """What runs the prompts."""
+    if PLAN.get("model"):
+        from llem.backends import open_backend
+
+        chosen = open_backend("pytorch")
+    else:
+        chosen = Sleeping()
+    return OnGpus(chosen) if "gpus" in PLAN else chosen
+
+
+def misbehave(place: str) -> None:
+    """Do what the plan says that this rank does there."""
+    for rank, where, how in PLAN.get("faults", ()):
+        if (rank, where) == (RANK, place):
+            if how == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if how == "interrupt":
+                os.kill(os.getpid(), signal.SIGINT)
+            if how == "hang":
+                time.sleep(600)
+            if how == "raise":
+                raise RuntimeError("the engine broke")
+            time.sleep(0.5)
+
+
+def main() -> None:
+    """Run, and keep; then say what was kept."""
+    root = Path(PLAN["roots"][RANK] if "roots" in PLAN else PLAN["root"])
+    exchange, generate = board.Board.exchange, Sleeping.generate
+
+    def exchanging(self: board.Board, stage: str, value: Any) -> Any:
+        misbehave(f"before {stage}")
+        told = exchange(self, stage, value)
+        misbehave(f"after {stage}")
+        return told
+
+    def generating(self: Sleeping, batch: Any, /) -> BatchOutput:
+        misbehave("run")
+        return generate(self, batch)
+
+    board.Board.exchange = exchanging  # type: ignore[method-assign]
+    Sleeping.generate = generating  # type: ignore[method-assign]
+    try:
+        with llem.Ranks(root, timeout_s=PLAN.get("timeout_s", 60)) as ranks:
+            llem.run_experiment(CONFIG, backend=engine(), peers=ranks)
+            misbehave("before keep")
+            kept = ranks.keep()
+    except (llem.LlemError, KeyboardInterrupt, RuntimeError) as error:
+        told = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
+        Path(PLAN["said"], f"{RANK}.txt").write_text(told, "utf-8")
+        raise SystemExit(1) from None
+    Path(PLAN["said"], f"{RANK}.txt").write_text("kept" if kept else "done", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
