@@ -62,3 +62,48 @@ class Marker(Record):
                     f"got {shown(digest)}",
                     field="files",
                 )
+
+
+RECORD, CONDITIONS, SAMPLES, MARKER = "record", "conditions", "time series", "marker"
+
+PARTS: Final[Mapping[str, str]] = {
+    RECORD: ".json",
+    CONDITIONS: ".conditions.json",
+    SAMPLES: ".parquet",
+    MARKER: ".marker.json",
+}
+"""What one process leaves, in this order, and how the names of these files end."""
+
+
+def file_name(process_index: int, part: str) -> str:
+    """
+    What the file is called in which process *process_index* leaves *part*.
+
+    >>> file_name(3, "conditions")
+    'process-00003.conditions.json'
+    """
+    return f"process-{process_index:05d}{PARTS[part]}"
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class Found(Record):
+    """
+    What was found of one process in a spool, whatever it is.
+
+    Attributes:
+        index: The process, by the names of its files.
+        process_index: The process, by its record. None: that was not read.
+        experiment_id: The experiment, by its record. None: that was not read.
+        measurement_config_hash: Hash of its configuration. None: its record was not read.
+        marker: Its marker. None: it has none, or that cannot be read.
+        sha256: SHA-256 of each of its files but the marker, by name.
+        faults: Why a part cannot be read, by part.
+    """
+
+    index: int = quantity()
+    process_index: int | None = quantity(None)
+    experiment_id: str | None = None
+    measurement_config_hash: str | None = None
+    marker: Marker | None = None
+    sha256: Mapping[str, Any] = attrs.field(factory=dict)
+    faults: Mapping[str, Any] = attrs.field(factory=dict)
