@@ -128,64 +128,36 @@ def _problems(one: Found, manifest: RunManifest) -> Iterator[Problem]:
 
 
 def _faults(one: Found, manifest: RunManifest) -> Iterator[tuple[str, str]]:
-    if one.index >= manifest.num_processes:
-        yield (
-            "unexpected",
-            (
-                f"the run is made of {manifest.num_processes} processes: take its files away, or see "
-                "why there were more"
-            ),
-        )
+    if one.index >= (count := manifest.num_processes):
+        text = f"the run is made of {count} processes: take its files away, or see why there are"
+        yield "unexpected", f"{text} more"
     if one.process_index not in (None, one.index):
-        yield (
-            "misnamed",
-            f"its record says that it is of process {one.process_index}: its files were renamed",
-        )
+        text = f"its record says that it is of process {one.process_index}: its files were renamed"
+        yield "misnamed", text
     for part, fault in one.faults.items():
         yield "unreadable", f"its {part} cannot be read: {fault}"
     if one.experiment_id not in (None, manifest.experiment_id):
-        yield (
-            "experiment",
-            (
-                f"its record is of {shown(one.experiment_id)}, and the run is of "
-                f"{shown(manifest.experiment_id)}: its files are those of another run"
-            ),
-        )
-    if one.measurement_config_hash not in (None, manifest.measurement_config_hash):
-        yield (
-            "config",
-            (
-                f"its configuration has the hash {one.measurement_config_hash}, and that of the run "
-                f"{manifest.measurement_config_hash}: give all processes the same configuration"
-            ),
-        )
+        text = f"is of {shown(one.experiment_id)}, and the run of {shown(manifest.experiment_id)}"
+        yield "experiment", f"its record {text}: its files are those of another run"
+    found, wanted = one.measurement_config_hash, manifest.measurement_config_hash
+    if found not in (None, wanted):
+        text = f"its configuration has the hash {found}, and that of the run {wanted}"
+        yield "config", f"{text}: give all processes the same configuration"
 
 
 def _faults_of_marker(one: Found, manifest: RunManifest) -> Iterator[tuple[str, str]]:
     marker = one.marker
     if marker is None:
         if MARKER not in one.faults:
-            yield (
-                "unmarked",
-                (
-                    "has no marker, so that nothing vouches for its files: it still writes them, or "
-                    "died while it did"
-                ),
-            )
+            text = "has no marker, so that nothing vouches for its files: it still writes them, or"
+            yield "unmarked", f"{text} died while it did"
         return
     if marker.run_id != manifest.run_id:
-        yield (
-            "other_run",
-            (
-                f"its marker is of run {shown(marker.run_id)}, not of {shown(manifest.run_id)}: its "
-                "files are those of another run"
-            ),
-        )
+        text = f"its marker is of run {shown(marker.run_id)}, not of {shown(manifest.run_id)}"
+        yield "other_run", f"{text}: its files are those of another run"
     if marker.process_index != one.index:
-        yield (
-            "other_process",
-            f"its marker is of process {marker.process_index}: its files were renamed",
-        )
+        text = f"its marker is of process {marker.process_index}: its files were renamed"
+        yield "other_process", text
     yield from _faults_of_files(one, marker)
 
 
