@@ -11,7 +11,17 @@ import pytest
 import llem
 
 SEAMS = {"errors", "domain", "protocols", "codec"}
-STAGES = {"measure", "backends", "aggregate", "quality", "accuracy", "recording", "store", "report"}
+STAGES = {
+    "measure",
+    "backends",
+    "aggregate",
+    "completeness",
+    "quality",
+    "accuracy",
+    "recording",
+    "store",
+    "report",
+}
 
 MAY_IMPORT = {
     "errors": set(),
@@ -22,6 +32,7 @@ MAY_IMPORT = {
     "measure": SEAMS,
     "backends": {"errors", "domain", "protocols"},
     "aggregate": {"errors", "domain"},
+    "completeness": {"errors", "domain"},
     "quality": {"errors", "domain"},
     "accuracy": {"errors", "domain"},
     "recording": SEAMS,

@@ -96,9 +96,18 @@ def parse(text: bytes, source: str) -> dict[str, Any]:
     return document
 
 
-def check_version(document: Mapping[str, Any], source: str) -> None:
+def check_version(
+    document: Mapping[str, Any],
+    source: str,
+    advice: str = "`llem import` converts older and foreign documents",
+) -> None:
     """
     Refuse any schema version but our own.
+
+    Args:
+        document: The document.
+        source: What messages call it, such as its path.
+        advice: What to do about another version.
 
     Raises:
         SchemaVersionError: It says what was met, what is read, and what converts it.
@@ -110,8 +119,7 @@ def check_version(document: Mapping[str, Any], source: str) -> None:
     else:
         met = f"schema_version {shown(document['schema_version'])}"
     raise SchemaVersionError(
-        f"{source}: has {met}, and this llem reads '{SCHEMA_VERSION}': "
-        "`llem import` converts older and foreign documents"
+        f"{source}: has {met}, and this llem reads '{SCHEMA_VERSION}': {advice}"
     )
 
 

@@ -158,11 +158,44 @@ def read_document(data: bytes | str, *, source: str, sidecar: str | None = None)
     if integrity is not None:
         _check_content(plain, integrity.content_sha256, text, source)
     _check_sidecar_name(plain.get("timeseries"), sidecar, source)
-    result = _plain_result(plain)
+    result = _plain_record(plain, ExperimentResult)
     if result is None or not is_text_of(text, colons + colon_counter(ExperimentResult)(result)):
         refuse_what_orjson_lets_pass(text, source)
         result = _careful_result(plain, source)
     return Document(result=result, integrity=integrity)
+
+
+def record_to_json(record: Record) -> bytes:
+    """The document of *record*, of whatever class: as `to_json` writes a result."""
+    return dump(to_mapping(record))
+
+
+def record_from_json(data: bytes | str, cls: type[T], *, source: str) -> T:
+    """
+    The record of the class *cls* whose document *data* is, as strictly as `from_json`.
+
+    Args:
+        data: Text of a document; bytes are UTF-8.
+        cls: The class. Where it has a ``schema_version``, that is looked at first.
+        source: What messages call it, such as its path.
+
+    Raises:
+        MalformedResultError: It is no JSON object.
+        SchemaVersionError: Its schema version is not one this llem reads.
+        ResultValidationError: It is no such record; every fault is listed with its path.
+    """
+    text = _encoded(data, source)
+    plain = parse(text, source)
+    if "schema_version" in attrs.fields_dict(cls):  # type: ignore[arg-type]
+        check_version(plain, source, advice="use the llem that wrote it")
+    record = _plain_record(plain, cls)
+    if record is not None and is_text_of(text, colon_counter(cls)(record)):  # type: ignore[arg-type]
+        return record
+    refuse_what_orjson_lets_pass(text, source)
+    try:
+        return converter().structure(plain, cls)
+    except (BaseValidationError, ResultValidationError) as error:
+        _refuse(error, source, cls.__name__)
 
 
 def _encoded(data: bytes | str, source: str) -> bytes:
@@ -214,13 +247,13 @@ def result_from_mapping(values: Mapping[str, Any], *, source: str) -> Experiment
         _refuse(error, source)
 
 
-def _plain_result(plain: dict[str, Any]) -> ExperimentResult | None:
+def _plain_record(plain: dict[str, Any], cls: type[T]) -> T | None:
     """The record of a document that is exactly as we write it. None: it needs a careful look."""
     try:
-        result: ExperimentResult = plain_structure(ExperimentResult)(plain)
+        record: T = plain_structure(cls)(plain)  # type: ignore[arg-type]
     except Exception:  # noqa: BLE001, whatever it is, the careful look will say it
         return None
-    return result
+    return record
 
 
 def _careful_result(plain: dict[str, Any], source: str) -> ExperimentResult:
@@ -259,14 +292,14 @@ def _check_sidecar_name(name: Any, sidecar: str | None, source: str) -> None:
         raise SidecarPathError(f"{source}: {problem} @ $.timeseries", faults=[fault])
 
 
-def _refuse(error: Exception, source: str) -> NoReturn:
+def _refuse(error: Exception, source: str, what: str = "result") -> NoReturn:
     faults = list(faults_of(error))
     deep = [problem for problem, _ in faults if "must nest at most" in problem]
     if deep:
         raise MalformedResultError(f"{source}: is nested too deep: {deep[0]}") from None
     lines = [f"{problem} @ {path}" for problem, path in faults]
     listed = lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} faults:", *lines])
-    raise ResultValidationError(f"{source}: is no result: {listed}", faults=faults) from None
+    raise ResultValidationError(f"{source}: is no {what}: {listed}", faults=faults) from None
 
 
 def _take_integrity(plain: dict[str, Any], source: str) -> Integrity | None:

@@ -40,7 +40,12 @@ def fraction(default: Any = attrs.NOTHING) -> Any:
 
 def up_to(maximum: int, default: Any = attrs.NOTHING) -> Any:
     """A number from 0 to *maximum*."""
-    return attrs.field(default=default, metadata={"minimum": 0, "maximum": maximum})
+    return between(0, maximum, default)
+
+
+def between(minimum: int, maximum: int, default: Any = attrs.NOTHING) -> Any:
+    """A number from *minimum* to *maximum*."""
+    return attrs.field(default=default, metadata={"minimum": minimum, "maximum": maximum})
 
 
 def at_least(minimum: int, default: Any = attrs.NOTHING) -> Any:

@@ -25,8 +25,9 @@ import uuid
 from collections.abc import Mapping
 
 from llem.errors import CommitUnknownError, StoreWriteError
+from llem.store.durable import make_folders, remedy, sync_folder, write_new
 from llem.store.layout import RESULT_NAME, candidates
-from llem.store.staging import discard, remove_empty, staging_folder, sync_folder
+from llem.store.staging import discard, remove_empty, staging_folder
 
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 """What a rename over a folder with something in it ends in: ext4, xfs and others differ."""
@@ -52,7 +53,7 @@ def commit(root: str, name: str, files: Mapping[str, bytes], commit_id: str) -> 
         CommitUnknownError: It became visible, but may not outlive a power cut.
     """
     try:
-        _make_root(root)
+        make_folders(root)
         with staging_folder(root) as (staging, fd):
             try:
                 _fill(staging, fd, files)
@@ -80,7 +81,7 @@ def check_writable(root: str) -> None:
         StoreWriteError: That could not be done.
     """
     try:
-        _make_root(root)
+        make_folders(root)
         with staging_folder(root) as (staging, fd):
             os.fsync(fd)
             os.rmdir(staging)
@@ -88,37 +89,10 @@ def check_writable(root: str) -> None:
         raise _cannot_write(root, fault) from None
 
 
-def _make_root(root: str) -> None:
-    missing = []
-    path = os.path.abspath(root)
-    while not os.path.isdir(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-        if not missing[-1] or path == missing[-1]:
-            break
-    for folder in reversed(missing):
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(folder)
-        if not os.path.isdir(folder):
-            raise NotADirectoryError(errno.ENOTDIR, "Not a directory", folder)
-        sync_folder(os.path.dirname(folder))
-
-
 def _fill(staging: str, fd: int, files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
-        _write(os.path.join(staging, name), content)
+        write_new(os.path.join(staging, name), [content])
     os.fsync(fd)
-
-
-def _write(path: str, content: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        left = memoryview(content)
-        while left:
-            left = left[os.write(fd, left) :]
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _publish(root: str, name: str, staging: str, commit_id: str) -> str:
@@ -190,22 +164,7 @@ def _bears(final: str, commit_id: str) -> bool:
 def _cannot_write(root: str, fault: OSError | ValueError) -> StoreWriteError:
     if isinstance(fault, ValueError):
         return StoreWriteError(f"{root!r}: nothing was written: it is no path: {fault}")
-    advice = {
-        errno.ENOSPC: "free some space",
-        errno.EDQUOT: "free some of your quota",
-        errno.EACCES: f"ask for write permission in {_blocking(root, fault)}",
-        errno.EPERM: f"ask for write permission in {_blocking(root, fault)}",
-        errno.EROFS: "it is mounted read-only",
-        errno.EFBIG: "the result is larger than a file may be",
-        errno.EXDEV: "this file system cannot rename folders",
-        errno.ENOSYS: "this file system cannot rename folders",
-        errno.EOPNOTSUPP: "this file system cannot rename folders",
-    }.get(fault.errno or 0, "check the path")
     return StoreWriteError(
-        f"{root}: nothing was written: {fault.strerror}; {advice}, or choose another root"
+        f"{root}: nothing was written: {fault.strerror}; {remedy(fault, root)}, "
+        "or choose another root"
     )
-
-
-def _blocking(root: str, fault: OSError) -> str:
-    """The folder in which *fault* came about."""
-    return os.path.dirname(fault.filename) if isinstance(fault.filename, str) else root

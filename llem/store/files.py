@@ -97,7 +97,13 @@ def prepare(
             )
         return result, {}
     stored = attrs.evolve(result, timeseries=TIMESERIES_NAME)
-    return stored, {TIMESERIES_NAME: sidecar.encode(table, stored)}
+    content = sidecar.encode(
+        table,
+        experiment_id=stored.experiment_id,
+        start_time=stored.start_time,
+        devices=stored.devices,
+    )
+    return stored, {TIMESERIES_NAME: content}
 
 
 def read_result(path: str, max_json_bytes: int, *, stacklevel: int = 4) -> Document:

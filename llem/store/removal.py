@@ -10,8 +10,9 @@ import contextlib
 import os
 
 from llem.errors import CommitUnknownError, ResultNotFoundError, StoreWriteError
+from llem.store.durable import sync_folder
 from llem.store.layout import RESULT_FILES
-from llem.store.staging import discard, hold, new_place, sync_folder
+from llem.store.staging import discard, hold, new_place
 
 
 def remove(root: str, name: str) -> None:

@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterator, Sequence
 import attrs
 
 from llem.errors import CommitUnknownError, StoreWriteError
+from llem.store.durable import sync_folder
 from llem.store.layout import ASIDE_NAME, RESULT_FILES, RESULT_NAME, is_of_our_form
-from llem.store.staging import abandoned, make_area, open_folder, remove_empty, sync_folder
+from llem.store.staging import abandoned, make_area, open_folder, remove_empty
 from llem.store.verify import StoreFault, Verification
 
 _NOTHING_TO_MOVE = {"schema_version", "sidecar_missing", "too_large", "no_memory"}

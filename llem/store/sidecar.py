@@ -7,10 +7,12 @@ and temperature, of few values each, are a dictionary; zstd does the rest.
 
 import json
 import os
+from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from llem.domain.energy import DeviceEnergy
 from llem.domain.process import SCHEMA_VERSION
-from llem.domain.result import ExperimentResult
 from llem.domain.timeseries import COLUMNS, REQUESTS_KEY, TIMING_KEY, Column
 from llem.errors import SidecarIntegrityError, SidecarSchemaError
 from llem.store.reading import read_regular_file
@@ -107,12 +109,26 @@ def _as_written(table: "pa.Table", source: str) -> "pa.Table":
     return table.replace_schema_metadata({key: told[key] for key in _KEPT if key in told})
 
 
-def encode(table: "pa.Table", result: ExperimentResult) -> bytes:
-    """The Parquet bytes of *table*, which says whose samples it holds, of which devices."""
+def encode(
+    table: "pa.Table",
+    *,
+    experiment_id: str,
+    start_time: datetime,
+    devices: Sequence[DeviceEnergy],
+) -> bytes:
+    """
+    The Parquet bytes of *table*, which says whose samples it holds, of which devices.
+
+    Args:
+        table: The samples.
+        experiment_id: The run.
+        start_time: What its times are counted from.
+        devices: The devices that it has samples of.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = _schema(result)
+    schema = _schema(experiment_id, start_time, devices)
     schema = schema.with_metadata(schema.metadata | (table.schema.metadata or {}))
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -178,10 +194,12 @@ def _no_parquet(source: str, fault: Exception) -> SidecarIntegrityError:
     return SidecarIntegrityError(f"{source}: is no whole Parquet file: {reason}")
 
 
-def _schema(result: ExperimentResult) -> "pa.Schema":
+def _schema(
+    experiment_id: str, start_time: datetime, devices: Sequence[DeviceEnergy]
+) -> "pa.Schema":
     import pyarrow as pa
 
-    devices = {
+    named = {
         str(device.gpu_index): {
             "uuid": device.uuid,
             "name": device.name,
@@ -189,15 +207,15 @@ def _schema(result: ExperimentResult) -> "pa.Schema":
             "scope": device.scope,
             "period_s": device.sampling_period_s,
         }
-        for device in result.devices
+        for device in devices
     }
     return pa.schema(
         [_field(column) for column in COLUMNS],
         metadata={
             "llem.schema_version": SCHEMA_VERSION,
-            _RUN_KEY: result.experiment_id,
-            "llem.start_time": result.start_time.isoformat(),
-            "llem.devices": json.dumps(devices),
+            _RUN_KEY: experiment_id,
+            "llem.start_time": start_time.isoformat(),
+            "llem.devices": json.dumps(named),
         },
     )
 

@@ -98,11 +98,22 @@ def hold(folder: str) -> Iterator[int]:
 
     Where no lock is to be had the block runs all the same: nothing is written twice without it.
     """
+    with opened(folder) as fd:
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield fd
+
+
+@contextlib.contextmanager
+def opened(folder: str) -> Iterator[int]:
+    """
+    A descriptor of *folder*. Locks of it go with the block, or with this process.
+
+    A child that is forked meanwhile has none of them.
+    """
     fd = open_folder(folder)
     _HELD.add(fd)
     try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield fd
     finally:
         _let_go(fd)
@@ -166,15 +177,6 @@ def _is_abandoned(name: str, fd: int) -> bool:
 def open_folder(path: str) -> int:
     """A descriptor of the folder *path*, of which nothing is read but what lies in it."""
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-
-
-def sync_folder(path: str) -> None:
-    """Have the names in the folder *path* outlive a power cut."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def remove_empty(folder: str) -> None:

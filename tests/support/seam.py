@@ -6,10 +6,10 @@ import re
 
 MODULES = [
     importlib.import_module(f"llem.store.{name}")
-    for name in ("commit", "staging", "removal", "repair")
+    for name in ("durable", "commit", "staging", "removal", "repair")
 ]
 
-CALLS = ("mkdir", "open", "write", "fsync", "close", "rename", "unlink", "rmdir")
+CALLS = ("mkdir", "open", "write", "fsync", "close", "link", "rename", "unlink", "rmdir")
 """The calls that change what a disk holds, and those that could fail beside them."""
 
 
