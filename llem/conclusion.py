@@ -126,7 +126,7 @@ def _signals(
         devices=made.devices,
         not_measured=_distinct(line for c in conditions for line in c.not_measured),
         gpus=tuple(gpu for gpu in gpus if gpu.uuid in metered),
-        longest_request_s=max((max(of_one, default=0.0) for of_one in latencies_ms)) / 1000,
+        longest_request_s=max(max(of_one, default=0.0) for of_one in latencies_ms) / 1000,
         temperatures=_temperatures(conditions),
         throttles=_throttles(conditions),
         sampler_notes=_distinct(note for c in conditions for note in c.sampler_notes),

@@ -109,8 +109,8 @@ def _are_apart(gpus: Sequence[Sequence[str]]) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """What *error* says, for those who did not see it."""
-    if isinstance(error, LlemError):
-        return str(error)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
+    if isinstance(error, LlemError) or not isinstance(error, Exception):
+        return str(error)
     return ": ".join(filter(None, [type(error).__name__, " ".join(str(error).split())]))

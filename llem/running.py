@@ -52,7 +52,9 @@ def run_experiment(
         info = backend.load(config)
         batches = _batches(_share(backend.prompts(), peers), config.batch_size)
         experiment = Experiment(
-            attrs.evolve(config, device=info.device if peers is None else _shared_device(config, info)),
+            attrs.evolve(
+                config, device=info.device if peers is None else _shared_device(config, info)
+            ),
             info=info,
             meter=meter,
             synchronize=backend.synchronize,

@@ -34,7 +34,7 @@ def aggregate_verb(
         Make a result without processes that left nothing, or nothing whole. It says which, and
         what the others left stays.
     """
-    spool = Spool.at(folder)
+    spool = Spool(folder)
     store = ResultStore(spool.root if root is None else root)
     kept = finish(spool, store, allow_incomplete=allow_incomplete)
     if as_json:

@@ -83,9 +83,10 @@ def run_verb(
         kept = _run(settings, store, baseline_max_age)
     else:
         with told_by_one(Ranks(root, timeout_s=rank_timeout)) as ranks:
-            kept = _run_as_rank(ranks, settings, baseline_max_age)
-    if kept is None:
-        return 0
+            of_all = _run_as_rank(ranks, settings, baseline_max_age)
+        if of_all is None:
+            return 0
+        kept = of_all
     if as_json:
         print_json({**to_row(kept.key, kept.result), "path": unicode_text(kept.path)})
     else:

@@ -8,14 +8,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llem.distributed.finish import finish
+    from llem.distributed.ending import finish
     from llem.distributed.launch import Launch, launched
     from llem.distributed.ranks import Ranks
 
 _HOME_OF = {
     "Launch": "llem.distributed.launch",
     "Ranks": "llem.distributed.ranks",
-    "finish": "llem.distributed.finish",
+    "finish": "llem.distributed.ending",
     "launched": "llem.distributed.launch",
 }
 

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 from llem.completeness import named
+from llem.distributed.orders import STOPPED
 from llem.errors import IncompleteRunError
 
 SLICE_S = 0.5
@@ -20,9 +21,6 @@ SLICE_S = 0.5
 
 GRACE_S = 3.0
 """Time that ranks have to say what happened to them, once one has failed. Unit: s."""
-
-STOPPED = "stopped by its launcher"
-"""What a rank says that was told to end, which is hardly ever where the fault lies."""
 
 
 class Board:
@@ -37,9 +35,7 @@ class Board:
         timeout_s: How long ranks wait for each other. Unit: s.
     """
 
-    def __init__(
-        self, store: Any, prefix: str, rank: int, count: int, timeout_s: float
-    ) -> None:
+    def __init__(self, store: Any, prefix: str, rank: int, count: int, timeout_s: float) -> None:
         from torch.distributed import PrefixStore
 
         self.rank, self.count, self.timeout_s = rank, count, timeout_s
@@ -77,13 +73,13 @@ class Board:
             self._store.set(f"at/{self.rank}", stage)
             self._store.set(f"{place}/{self.rank}", json.dumps(value))
             if self._store.add(f"{place}/arrived", 1) == self.count:
-                self._store.set(f"{place}/all", b"1")
+                self._store.set(f"{place}/all", "1")
         self._await(f"{place}/all", lambda: self._who_lacks(place, stage))
         with self._reached():
             values = self._store.multi_get([f"{place}/{rank}" for rank in range(self.count)])
         return tuple(json.loads(one) for one in values)
 
-    def tell(self, key: str, value: bytes = b"1") -> None:
+    def tell(self, key: str, value: str = "1") -> None:
         """Leave *value* under *key*."""
         with self._reached():
             self._store.set(key, value)

@@ -8,9 +8,6 @@ from typing import Any
 from llem.distributed.launch import Launch
 from llem.errors import IncompleteRunError
 
-CHUNK = 4 * 2**20
-"""Most bytes of one message."""
-
 
 class Channel:
     """
@@ -78,20 +75,23 @@ class Channel:
         return float(number.item())
 
     def send_bytes(self, content: bytes, to: int) -> None:
-        """Send *content*, of at most `CHUNK` bytes, to rank *to*."""
+        """Send *content* to rank *to*."""
         import torch
 
+        self.send_number(len(content), to)
         with _told("reached"):
-            chunk = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-            torch.distributed.send(chunk, to, self._group)
+            if content:
+                chunk = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+                torch.distributed.send(chunk, to, self._group)
 
-    def receive_bytes(self, size: int, sender: int) -> bytes:
-        """Wait for *size* bytes, at most `CHUNK`, from rank *sender*."""
+    def receive_bytes(self, sender: int) -> bytes:
+        """Wait for bytes from rank *sender*."""
         import torch
 
-        chunk = torch.empty(size, dtype=torch.uint8)
+        chunk = torch.empty(int(self.receive_number(sender)), dtype=torch.uint8)
         with _told("reached"):
-            torch.distributed.recv(chunk, sender, self._group)
+            if len(chunk):
+                torch.distributed.recv(chunk, sender, self._group)
         return bytes(chunk.numpy().data)
 
     def close(self) -> None:

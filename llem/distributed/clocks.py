@@ -8,6 +8,7 @@ has the least bound.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 ROUNDS = 32
 """Messages of which the quickest counts."""
@@ -27,31 +28,37 @@ def offset(exchanges: Iterable[Exchange]) -> tuple[float, float]:
     return round(answered - (sent + back) / 2, 9), round((back - sent) / 2, 9)
 
 
-def ask(
-    send: Callable[[float], None], receive: Callable[[], float], now: Callable[[], float]
-) -> tuple[float, float]:
+class Line(Protocol):
+    """What passes numbers to another process and back."""
+
+    def send(self, number: float, /) -> None:
+        """Send *number*."""
+
+    def receive(self) -> float:
+        """Wait for a number."""
+        ...
+
+
+def ask(line: Line, now: Callable[[], float]) -> tuple[float, float]:
     """
     How far the clock of who answers is ahead, and a bound on the error of that. Unit: s.
 
     Args:
-        send: Sends a number to the one who answers.
-        receive: Waits for a number of it.
+        line: Leads to who answers.
         now: The time. Unit: s.
     """
 
     def once() -> Exchange:
         sent = now()
-        send(sent)
-        answered = receive()
+        line.send(sent)
+        answered = line.receive()
         return sent, answered, now()
 
     return offset([once() for _ in range(ROUNDS)])
 
 
-def answer(
-    send: Callable[[float], None], receive: Callable[[], float], now: Callable[[], float]
-) -> None:
+def answer(line: Line, now: Callable[[], float]) -> None:
     """Answer each of the messages of `ask` with the time."""
     for _ in range(ROUNDS):
-        receive()
-        send(now())
+        line.receive()
+        line.send(now())

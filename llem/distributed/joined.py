@@ -1,8 +1,7 @@
 """What a rank has once it has met the others."""
 
 import secrets
-from datetime import UTC, datetime
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
@@ -48,19 +47,25 @@ class Joined:
         if board.rank == 0:
             for rank in sorted(others):
                 board.tell(f"clock/{rank}")
-                clocks.answer(
-                    lambda number, to=rank: channel.send_number(number, to),
-                    lambda sender=rank: channel.receive_number(sender),
-                    clock.monotonic,
-                )
+                clocks.answer(_Line(channel, rank), clock.monotonic)
         elif board.rank in others:
             board.wait_for(f"clock/{board.rank}", 0, "compare the clocks")
-            return clocks.ask(
-                lambda number: channel.send_number(number, 0),
-                lambda: channel.receive_number(0),
-                clock.monotonic,
-            )
+            return clocks.ask(_Line(channel, 0), clock.monotonic)
         return None
+
+
+@attrs.frozen
+class _Line(clocks.Line):
+    """The channel to rank *other*."""
+
+    channel: Channel
+    other: int
+
+    def send(self, number: float) -> None:
+        self.channel.send_number(number, self.other)
+
+    def receive(self) -> float:
+        return self.channel.receive_number(self.other)
 
 
 def meet(launch: Launch, timeout_s: float) -> Board:
@@ -94,12 +99,13 @@ def join(board: Board, launch: Launch) -> Joined:
 
 def _store(launch: Launch, timeout_s: float) -> Any:
     from torch import distributed
+    from torch.distributed.rendezvous import rendezvous
 
     if distributed.is_initialized():
         # There is no public way to the store of a group that the program has made.
         return distributed.distributed_c10d._get_default_store()  # noqa: SLF001
     try:
-        places = distributed.rendezvous("env://", timeout=timedelta(seconds=timeout_s))
+        places = rendezvous("env://", timeout=timedelta(seconds=timeout_s))
         return next(places)[0]
     except Exception as fault:
         words = " ".join(str(fault).split())[:200]

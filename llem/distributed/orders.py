@@ -6,6 +6,9 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+STOPPED = "stopped by its launcher"
+"""What a rank says that was told to end, which is hardly ever where the fault lies."""
+
 
 class StopOrderError(BaseException):
     """The launcher told this process to end: SIGTERM. No `Exception`, so that none swallows it."""
@@ -20,7 +23,7 @@ class Orders:
     """
 
     def __init__(self) -> None:
-        self._given: type[BaseException] | None = None
+        self._given: BaseException | None = None
         self._restore: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> None:
@@ -52,5 +55,7 @@ class Orders:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self._given is None:
-            self._given = KeyboardInterrupt if number == signal.SIGINT else StopOrderError
+            self._given = (
+                KeyboardInterrupt() if number == signal.SIGINT else StopOrderError(STOPPED)
+            )
             raise self._given

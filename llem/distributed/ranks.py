@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from llem.codec import measurement_config_hash
 from llem.completeness import named
-from llem.distributed.board import STOPPED, Board
-from llem.distributed.finish import finish
+from llem.distributed.board import Board
+from llem.distributed.ending import finish
 from llem.distributed.joined import Joined, join, meet
 from llem.distributed.launch import Launch, launched
-from llem.distributed.orders import Orders, StopOrderError
+from llem.distributed.orders import STOPPED, Orders, StopOrderError
 from llem.distributed.transfer import bring_together
 from llem.domain.conditions import Conditions
 from llem.domain.process import RawProcessResult
@@ -64,6 +64,7 @@ class Ranks(Peers):
         self._root = Path(root)
         self._timeout_s = timeout_s
         self._leaving = contextlib.ExitStack()
+        self._at_work = contextlib.ExitStack()
         self._orders = Orders()
         self._board: Board | None = None
         self._joined: Joined | None = None
@@ -83,6 +84,7 @@ class Ranks(Peers):
         with contextlib.ExitStack() as leaving:
             leaving.enter_context(self._orders)
             leaving.push(self._leave)
+            leaving.callback(self._at_work.close)
             self._board = meet(self._launch, self._timeout_s)
             self._joined = join(self._board, self._launch)
             self._leaving = leaving.pop_all()
@@ -155,10 +157,12 @@ class Ranks(Peers):
         )
         part = process, conditions, timeseries
         try:
-            _leave_in(self._spool, manifest, part)
+            self._at_work.enter_context(self._spool.taking_part(manifest))
+            self._spool.leave(*part)
         except StoreWriteError as error:
             shelter = Spool.of(tempfile.mkdtemp(prefix="llem-"), manifest.run_id)
-            _leave_in(shelter, manifest, part)
+            shelter.begin(manifest)
+            shelter.leave(*part)
             raise StoreWriteError(
                 f"{error}; what rank {self.index} measured was put into {shelter.folder}: copy its "
                 f"files into {self._spool.folder} once there is room"
@@ -178,6 +182,8 @@ class Ranks(Peers):
         """
         joined = self._ready()
         bring_together(joined.board, joined.channel, self._spool)
+        self._at_work.close()
+        self.exchange("over", None)
         if self.index == 0:
             self._kept = finish(self._spool, ResultStore(self._root))
         self.exchange("kept", None)
@@ -202,6 +208,10 @@ class Ranks(Peers):
     def _spool(self) -> Spool:
         return Spool.of(self._root, self._ready().run_id)
 
+    def _left(self) -> list[int]:
+        """The ranks that have left what they measured where this one can see it."""
+        return [rank for rank in range(self.count) if self._spool.is_marked(rank)]
+
     def _ready(self) -> Joined:
         if self._joined is None:
             raise IncompleteRunError("the ranks have not met yet: use `with Ranks(...)`")
@@ -217,7 +227,7 @@ class Ranks(Peers):
         if error is None:
             self._ready().channel.close()
             return
-        self.fail(STOPPED if isinstance(error, StopOrderError) else reason_of(error))
+        self.fail(reason_of(error))
         if isinstance(error, StopOrderError):
             report = self._board.report() if self._board else STOPPED
             raise self._noted(IncompleteRunError(report)) from None
@@ -227,18 +237,9 @@ class Ranks(Peers):
         """*error*, with a word on what is left of the run."""
         if self._kept is not None:
             error.add_note(f"the result was kept at {self._kept.path}")
-        elif self._joined is not None and (left := self._spool.indices()):
+        elif self._joined is not None and (left := self._left()):
             error.add_note(
                 f"what {named(left)} measured is kept in {self._spool.folder}: "
                 f"`llem aggregate {self._spool.folder}` makes a result of it"
             )
         return error
-
-
-def _leave_in(
-    spool: Spool,
-    manifest: RunManifest,
-    part: "tuple[RawProcessResult, Conditions, pa.Table | None]",
-) -> None:
-    spool.begin(manifest)
-    spool.leave(*part)

@@ -1,7 +1,11 @@
 """What ranks left on other machines, brought to rank 0."""
 
+from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
+
 from llem.distributed.board import Board
-from llem.distributed.channel import CHUNK, Channel
+from llem.distributed.channel import Channel
 from llem.store import Spool
 
 
@@ -16,11 +20,12 @@ def bring_together(board: Board, channel: Channel, spool: Spool) -> None:
         StoreWriteError: There is no room for it at rank 0.
     """
     board.exchange("left", None)
-    away = sorted({*range(board.count)} - {*spool.indices()}) if board.rank == 0 else None
-    for rank in board.exchange("bring", away)[0]:
+    away = [rank for rank in range(board.count) if not spool.is_marked(rank)]
+    for rank in board.exchange("bring", away if board.rank == 0 else None)[0]:
         if board.rank == 0:
             board.tell(f"send/{rank}")
-            _take(rank, channel, spool)
+            for name, parts in groupby(_received(rank, channel), key=itemgetter(0)):
+                spool.take(name, (chunk for _, chunk in parts))
         elif board.rank == rank:
             board.wait_for(f"send/{rank}", 0, "ask for what this one left")
             _send(rank, channel, spool)
@@ -28,20 +33,13 @@ def bring_together(board: Board, channel: Channel, spool: Spool) -> None:
 
 
 def _send(rank: int, channel: Channel, spool: Spool) -> None:
-    files = spool.files_of(rank)
-    channel.send_number(len(files), 0)
-    for name, size in files:
-        encoded = name.encode()
-        channel.send_number(len(encoded), 0)
-        channel.send_bytes(encoded, 0)
-        channel.send_number(size, 0)
-        for chunk in spool.chunks(name, CHUNK):
-            channel.send_bytes(chunk, 0)
+    """Name and content of each chunk, and an empty name at the end."""
+    for name, chunk in spool.export(rank):
+        channel.send_bytes(name.encode(), 0)
+        channel.send_bytes(chunk, 0)
+    channel.send_bytes(b"", 0)
 
 
-def _take(rank: int, channel: Channel, spool: Spool) -> None:
-    for _ in range(int(channel.receive_number(rank))):
-        name = channel.receive_bytes(int(channel.receive_number(rank)), rank).decode()
-        size = int(channel.receive_number(rank))
-        sizes = [min(CHUNK, size - start) for start in range(0, size, CHUNK)]
-        spool.take(name, (channel.receive_bytes(one, rank) for one in sizes))
+def _received(rank: int, channel: Channel) -> Iterator[tuple[str, bytes]]:
+    while name := channel.receive_bytes(rank):
+        yield name.decode(), channel.receive_bytes(rank)

@@ -34,7 +34,9 @@ CONFIG = ExperimentConfig(
     device="cpu",
     synthetic_dataset=SyntheticDataset(input_len=8, output_len=4),
     energy=EnergyConfig(backend="nvml" if "gpus" in PLAN else None),
-    baseline=BaselineConfig(enabled="baseline_s" in PLAN, duration_seconds=PLAN.get("baseline_s", 1)),
+    baseline=BaselineConfig(
+        enabled="baseline_s" in PLAN, duration_seconds=PLAN.get("baseline_s", 1)
+    ),
     warmup=WarmupConfig(n_warmup=1, thermal_floor_seconds=0.0),
     model=PLAN.get("models", {}).get(str(RANK), "builtin:tiny-llama"),
 )
@@ -71,29 +73,18 @@ class Sleeping(InferenceBackend):
     def close(self) -> None: ...
 
 
-class OnGpus(InferenceBackend):
-    """*engine*, said to run on the GPUs of this rank."""
-
-    def __init__(self, engine: InferenceBackend) -> None:
-        self._engine = engine
-
-    def load(self, config: ExperimentConfig, /) -> BackendInfo:
-        gpus = PLAN["gpus"][str(RANK)]
-        return attrs.evolve(self._engine.load(config), device_uuids=tuple(gpus))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-
 def engine() -> InferenceBackend:
-    """What runs the prompts."""
+    """What runs the prompts, said to run on the GPUs of this rank where it has any."""
     if PLAN.get("model"):
         from llem.backends import open_backend
 
         chosen = open_backend("pytorch")
     else:
         chosen = Sleeping()
-    return OnGpus(chosen) if "gpus" in PLAN else chosen
+    if "gpus" in PLAN:
+        load, gpus = chosen.load, tuple(PLAN["gpus"][str(RANK)])
+        chosen.load = lambda config: attrs.evolve(load(config), device_uuids=gpus)  # type: ignore
+    return chosen
 
 
 def misbehave(place: str) -> None:

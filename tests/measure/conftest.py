@@ -4,8 +4,6 @@ import bisect
 import ctypes
 import math
 import os
-import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -37,20 +35,6 @@ class FakeClock(Clock):
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
-
-
-@pytest.fixture(scope="session")
-def fake_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A libnvidia-ml.so.1 compiled from fake_nvml.c, in a folder of its own."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("needs a C compiler")
-    library = tmp_path_factory.mktemp("driver") / "libnvidia-ml.so.1"
-    source = Path(__file__).with_name("fake_nvml.c")
-    flags = ["-shared", "-fPIC", "-O1", "-pthread", "-Wall", "-Wextra", "-Werror"]
-    soname = "-Wl,-soname,libnvidia-ml.so.1"
-    subprocess.run([compiler, *flags, soname, "-o", library, source, "-lm"], check=True)
-    return library
 
 
 @attrs.frozen(kw_only=True)

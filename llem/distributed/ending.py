@@ -1,17 +1,17 @@
 """What the processes of a run left, made one result of."""
 
-import attrs
+from collections.abc import Sequence
 
 from llem.completeness import check_completeness
 from llem.conclusion import conclude
+from llem.domain.result import ExperimentResult
 from llem.errors import IncompleteRunError
 from llem.protocols import StoredResult
-from llem.store import Piece, ResultStore, Spool, merge
+from llem.store import ResultStore, Spool
+from llem.store.parts import Part
 
 
-def finish(
-    spool: Spool, store: ResultStore, *, allow_incomplete: bool = False
-) -> StoredResult:
+def finish(spool: Spool, store: ResultStore, *, allow_incomplete: bool = False) -> StoredResult:
     """
     Make one result of what *spool* holds, keep it in *store*, and remove what is then done with.
 
@@ -30,19 +30,27 @@ def finish(
     """
     with spool.hold():
         manifest = spool.manifest()
-        complete = check_completeness(manifest, spool.found())
-        if not complete.complete and not (allow_incomplete and complete.usable):
+        found = check_completeness(manifest, spool.found())
+        if not found.complete and not (allow_incomplete and found.usable):
             raise IncompleteRunError(
-                f"{spool.folder}: {complete}; what is there stays: bring what is missing and call "
+                f"{spool.folder}: {found}\nwhat is there stays: bring what is missing and call "
                 "`llem aggregate` again, or make do without it (--allow-incomplete)"
             )
-        parts = [spool.read(index) for index in complete.usable]
+        parts = [spool.read(index) for index in found.usable]
         result = conclude(
             [(part.process, part.conditions) for part in parts],
             llem_version=manifest.llem_version,
-            aggregation_warnings=complete.lines,
+            aggregation_warnings=found.lines,
         )
-        kept = _kept_before(store, result) or _keep(store, result, parts, spool)
-        if complete.complete:
+        kept = _kept_before(store, result) or _keep(store, result, parts)
+        if found.complete:
             spool.remove()
     return kept
+
+
+def _kept_before(store: ResultStore, result: ExperimentResult) -> StoredResult | None:
+    return None
+
+
+def _keep(store: ResultStore, result: ExperimentResult, parts: Sequence[Part]) -> StoredResult:
+    return store.put(result)

@@ -1,0 +1,136 @@
+"""A rank that fails, however and wherever: an error names it, and nothing is lost or half kept."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from llem.store import ResultStore
+
+pytestmark = pytest.mark.torch
+
+BEFORE = ["join", "agree", "introduce", "idle", "begin", "end"]
+"""Where nothing is left yet of the rank that dies there."""
+
+AFTER = ["left", "bring", "brought", "over"]
+"""Where it has left what it measured."""
+
+
+def states(root: Path) -> list[Path]:
+    """The folders of runs that were not finished."""
+    return sorted((root / ".state").glob("*")) if (root / ".state").exists() else []
+
+
+def aggregate(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    """``llem aggregate``, as a user calls it."""
+    return subprocess.run(
+        [sys.executable, "-m", "llem", "aggregate", str(folder), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("stage", [*BEFORE, "run", *AFTER])
+@pytest.mark.parametrize("victim", [1, 0])
+def test_a_rank_that_is_killed(launcher, root, stage, victim) -> None:
+    """The others name it, no result is kept, and what was left stays until it is aggregated."""
+    where = stage if stage == "run" else f"before {stage}"
+
+    ended = launcher.run(3, faults=[[victim, where, "kill"]], timeout_s=20)
+
+    assert ended.status != 0
+    assert len(ResultStore(root)) == 0
+    told = ended.said[0 if victim else 1]
+    assert f"rank {victim}: no sign of life" in told or f"rank {victim} did not come" in told
+    if stage in AFTER:
+        (folder,) = states(root)
+        assert str(folder) in told
+        done = aggregate(folder)
+        assert done.returncode == 0, done.stderr
+        assert ResultStore(root).get(next(iter(ResultStore(root)))).total_tokens == 16 * 7
+        assert states(root) == []
+
+
+def test_a_rank_that_is_killed_once_the_result_is_kept(launcher, root) -> None:
+    """It is kept once, and what is left of the run is known to be done with."""
+    ended = launcher.run(3, faults=[[1, "before kept", "kill"]])
+
+    assert len(ResultStore(root)) == 1
+    assert "the result was kept at" in ended.said[0] or ended.said[0] == "kept"
+    for folder in states(root):
+        aggregate(folder)
+    assert len(ResultStore(root)) == 1
+
+
+def test_a_rank_that_raises(launcher, root) -> None:
+    """Its reason reaches the others, which tell it."""
+    ended = launcher.run(3, faults=[[2, "run", "raise"]])
+
+    assert ended.status != 0
+    assert ended.said[2] == "RuntimeError: the engine broke"
+    assert ended.said[0] == "IncompleteRunError: rank 2: RuntimeError: the engine broke"
+    assert len(ResultStore(root)) == 0
+    assert states(root) == []
+
+
+def test_a_rank_that_hangs(launcher, root) -> None:
+    """The others give up in time, and name it; what they measured is kept, and can be used."""
+    began = time.monotonic()
+
+    ended = launcher.run(3, faults=[[1, "run", "hang"]], timeout_s=5)
+
+    assert time.monotonic() - began < 60
+    assert ended.status != 0
+    assert "rank 1 did not come to 'end' within 5 s" in ended.said[0]
+    assert "rank 1 was last at 'begin'" in ended.said[0]
+    (folder,) = states(root)
+    refused = aggregate(folder)
+    assert refused.returncode == 1
+    assert "rank 1" in refused.stderr
+    assert "--allow-incomplete" in refused.stderr
+    assert len(ResultStore(root)) == 0
+    done = aggregate(folder, "--allow-incomplete")
+    assert done.returncode == 0, done.stderr
+    result = ResultStore(root).get(next(iter(ResultStore(root))))
+    assert [process.process_index for process in result.process_results] == [0, 2]
+    assert any("rank 1" in line for line in result.aggregation.warnings)
+    assert states(root) == [folder]
+
+
+def test_a_slow_rank_that_was_given_up_is_not_lost(launcher, root) -> None:
+    """It leaves what it measured all the same, and the run can be finished."""
+    ended = launcher.run(2, slower={"1": 20}, timeout_s=1, n=8)
+
+    assert ended.status != 0
+    assert "rank 1 did not come to 'end' within 1 s" in ended.said[0]
+    (folder,) = states(root)
+    done = aggregate(folder)
+    assert done.returncode == 0, done.stderr
+
+
+def test_ctrl_c(launcher, root) -> None:
+    """It ends all ranks; nothing is kept, nothing half written."""
+    process = launcher.start(2, {"slower": {"0": 50, "1": 50}})
+    time.sleep(8)
+    os.kill(process.pid, signal.SIGINT)
+
+    ended = launcher.end(process)
+
+    assert ended.status != 0
+    assert "KeyboardInterrupt" in ended.said[0] or "rank" in ended.said[0]
+    assert len(ResultStore(root)) == 0
+    assert states(root) == []
+
+
+def test_one_rank_that_is_interrupted(launcher, root) -> None:
+    """The others say that it was."""
+    ended = launcher.run(2, faults=[[1, "run", "interrupt"]])
+
+    assert ended.status != 0
+    assert ended.said[0] == "IncompleteRunError: rank 1: interrupted"
+    assert len(ResultStore(root)) == 0

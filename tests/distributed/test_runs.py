@@ -1,0 +1,170 @@
+"""Real runs of many ranks, which end in exactly one result."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from llem.domain.result import ExperimentResult
+from llem.store import ResultStore
+
+pytestmark = pytest.mark.torch
+
+
+def kept(root: Path) -> ExperimentResult:
+    """The one result in *root*, beside which nothing is left."""
+    store = ResultStore(root)
+    assert len(store) == 1
+    assert sorted(path.name for path in root.iterdir()) == [*store, ".llem-tmp"][::-1]
+    assert store.verify().faults == ()
+    return store.get(next(iter(store)))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_ranks_with_a_gpu_each(launcher, root, count) -> None:
+    """Each prompt is run once, each GPU measured once, and time counts once."""
+    gpus = {str(rank): [f"GPU-{rank}"] for rank in range(count)}
+
+    ended = launcher.run(count, gpus=gpus, model=True)
+
+    assert ended.status == 0, ended.out
+    assert ended.said == {0: "kept"} | dict.fromkeys(range(1, count), "done")
+    result = kept(root)
+    assert result.total_tokens == 16 * (8 + 4)
+    assert [device.uuid for device in result.devices] == [f"GPU-{rank}" for rank in range(count)]
+    for device, process in zip(result.devices, result.process_results, strict=True):
+        watts = 100 + 10 * process.process_index
+        drawn_j = watts * process.inference_metrics.inference_time_sec
+        assert device.energy_j == pytest.approx(drawn_j, rel=1e-3)
+    assert result.total_energy_j == pytest.approx(sum(result.energy_per_device_j))
+    assert result.multi_gpu.num_gpus == count
+    assert result.aggregation.num_processes == count
+    assert result.aggregation.temporal_overlap_verified
+    assert result.aggregation.gpu_attribution_verified
+    assert result.aggregation.clock_offsets == ()
+    starts = [process.timestamps.start for process in result.process_results]
+    assert (max(starts) - min(starts)).total_seconds() < 0.1
+    longest_s = max(p.inference_metrics.inference_time_sec for p in result.process_results)
+    assert result.total_inference_time_sec == pytest.approx(longest_s, abs=0.1)
+
+
+def test_two_ranks_on_one_gpu(launcher, root) -> None:
+    """Its energy counts once, and the record says that it was shared."""
+    ended = launcher.run(2, gpus={"0": ["GPU-0"], "1": ["GPU-0"]})
+
+    assert ended.status == 0, ended.out
+    result = kept(root)
+    assert [device.uuid for device in result.devices] == ["GPU-0"]
+    assert result.total_energy_j == pytest.approx(100 * result.total_inference_time_sec, rel=0.01)
+    assert result.total_tokens == 16 * 7
+    assert result.aggregation.gpu_attribution_verified is False
+    assert result.multi_gpu is None
+
+
+def test_a_rank_with_several_gpus(launcher, root) -> None:
+    """All of them are measured, and come in the order of the ranks."""
+    ended = launcher.run(2, gpus={"0": ["GPU-0", "GPU-1"], "1": ["GPU-2", "GPU-3"]})
+
+    assert ended.status == 0, ended.out
+    result = kept(root)
+    assert [device.uuid for device in result.devices] == ["GPU-0", "GPU-1", "GPU-2", "GPU-3"]
+    assert [device.gpu_index for device in result.devices] == [0, 1, 2, 3]
+    watts = 100 + 110 + 120 + 130
+    assert result.total_energy_j == pytest.approx(watts * result.total_inference_time_sec, rel=0.01)
+
+
+def test_idle_power_is_measured_while_all_are_idle(launcher, root) -> None:
+    """That of all GPUs together is taken off."""
+    gpus = {"0": ["GPU-0"], "1": ["GPU-1"]}
+
+    ended = launcher.run(2, gpus=gpus, baseline_s=0.3)
+
+    assert ended.status == 0, ended.out
+    result = kept(root)
+    assert result.baseline_power_w == pytest.approx(210, rel=0.05)
+    assert abs(result.energy_adjusted_j) < 0.1 * result.total_energy_j
+
+
+def test_ranks_without_meter(launcher, root) -> None:
+    """What was not measured is None, and there is no sidecar."""
+    ended = launcher.run(2)
+
+    assert ended.status == 0, ended.out
+    result = kept(root)
+    assert result.total_energy_j is None
+    assert result.timeseries is None
+    assert result.aggregation.gpu_attribution_verified is None
+    assert any(line.startswith("energy_not_measured") for line in result.measurement_warnings)
+
+
+def test_one_rank(launcher, root) -> None:
+    """It is a run like any other."""
+    ended = launcher.run(1, gpus={"0": ["GPU-0"]})
+
+    assert ended.status == 0, ended.out
+    assert kept(root).aggregation.method == "single_process"
+
+
+def test_nodes_that_share_no_file_system(launcher, tmp_path) -> None:
+    """What the other node's ranks left reaches rank 0, and nothing stays behind."""
+    gpus = {str(rank): [f"GPU-{rank}"] for rank in range(4)}
+    roots = [str(tmp_path / name) for name in ("one", "one", "two", "two")]
+    port = str(free_port())
+
+    def node(rank: int):
+        where = ["--nnodes", "2", "--node-rank", str(rank)]
+        where += ["--master-addr", "127.0.0.1", "--master-port", port]
+        plan = {"gpus": gpus, "roots": roots}
+        return launcher.start(2, plan, *where, name=f"plan{rank}")
+
+    nodes = [node(0), node(1)]
+    ends = [launcher.end(one) for one in nodes]
+
+    assert [end.status for end in ends] == [0, 0], [end.out for end in ends]
+    result = kept(tmp_path / "one")
+    assert result.aggregation.num_processes == 4
+    assert len(result.devices) == 4
+    assert not list((tmp_path / "two").rglob("process-*"))
+    assert not (tmp_path / "two" / ".state").exists()
+
+
+def test_an_experiment_named_with_a_slash(launcher, root) -> None:
+    """The name of the run is a plain one."""
+    ended = launcher.run(2, models={"0": "meta/llama", "1": "meta/llama"})
+
+    assert ended.status == 0, ended.out
+    assert kept(root).experiment_id.startswith("meta/llama_")
+
+
+def test_runs_of_one_root_at_once(launcher, root) -> None:
+    """Each takes what its own ranks left."""
+    started = [launcher.start(2, {"n": n}, name=f"plan{n}") for n in (4, 8)]
+    ends = [launcher.end(one) for one in started]
+
+    assert [end.status for end in ends] == [0, 0], [end.out for end in ends]
+    store = ResultStore(root)
+    assert sorted(store.get(key).total_tokens for key in store) == [4 * 7, 8 * 7]
+    assert not (root / ".state").exists()
+
+
+def test_ranks_that_differ(launcher, root) -> None:
+    """They are refused before anything is measured."""
+    ended = launcher.run(2, models={"0": "one", "1": "another"})
+
+    assert ended.status != 0
+    assert "rank 1 runs another configuration than rank 0" in ended.said[0]
+    assert not ResultStore(root)
+
+
+def test_more_ranks_than_prompts(launcher, root) -> None:
+    """They are told how many there have to be."""
+    ended = launcher.run(3, n=2)
+
+    assert ended.status != 0
+    assert "n is 2, and there are 3 ranks" in "".join(ended.said.values())
