@@ -205,7 +205,7 @@ def test_each_file_counts(kind, part):
     complete = look([one], 1)
 
     assert named(complete) == [(0, kind)]
-    assert f"its {part}" in complete.problems[0].text
+    assert f" its {part}" in complete.problems[0].text
 
 
 @pytest.mark.parametrize("part", FILES[:2])

@@ -64,7 +64,7 @@ from llem.store.parts import (
 )
 from llem.store.reading import MAX_JSON_BYTES
 from llem.store.removal import take_away
-from llem.store.staging import make_area, opened, remove_empty
+from llem.store.staging import check_area, make_area, opened, remove_empty
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -145,9 +145,10 @@ class Spool:
             try:
                 self._add(RUN_NAME, record_to_json(manifest), made)
                 sync_folder(str(self.folder))
-            finally:
+            except BaseException:
                 # What bears the name may be what another process of the run relies on by now.
                 _withdraw(made[:1])
+                raise
 
     @contextlib.contextmanager
     def taking_part(self, manifest: RunManifest, *, wait_s: float = 1.0) -> Iterator[None]:
@@ -355,6 +356,7 @@ class Spool:
         """Write each group of files, durable before the next; where that fails, none is left."""
         made: Made = []
         with self._writing(what):
+            check_area(str(self.folder))
             try:
                 for files in groups:
                     for name, content in files.items():
