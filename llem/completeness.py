@@ -78,7 +78,7 @@ class Completeness:
         for problem in self.problems:
             by_text.setdefault(problem.text, []).append(problem.process_index)
         lines += [f"{_named(indices)}: {text}" for text, indices in by_text.items()]
-        return "\n  ".join(lines)
+        return "\n  ".join(line.replace("\n", "\n  ") for line in lines)
 
 
 def check_completeness(manifest: RunManifest, found: Iterable[Found]) -> Completeness:
@@ -170,9 +170,9 @@ def _faults_of_files(one: Found, marker: Marker) -> Iterator[tuple[str, str]]:
         what = f"its {parts[name]}" if name in parts else shown(name)
         if name in one.sha256:
             if one.sha256[name] != digest:
-                yield "digest", f"{what} is not what was written: its SHA-256 differs"
+                yield "digest", f"the SHA-256 of {what} is not that of what was written"
         elif parts.get(name) not in one.faults:
-            yield "file_missing", f"{what} is not there, and its marker names it"
+            yield "file_missing", f"its marker names {what}, and there is no such file"
 
 
 def _named(indices: Sequence[int]) -> str:

@@ -144,7 +144,8 @@ class ResultStore(Store):
 
         A folder with a sidecar and no record is a fault as well, and so is what a dead writer left:
         a staging folder, or an empty folder under the name of a result. What a living writer is
-        about to publish is none.
+        about to publish is none. A run that was not aggregated, and that no living process works
+        on, is unfinished.
 
         Args:
             progress: Is told how many results are read, of how many.
@@ -167,8 +168,8 @@ class ResultStore(Store):
 
         No file is deleted; an empty folder that a dead writer left is taken away. A result stays
         where nothing of it is known to be damaged: it has another schema version, its samples alone
-        are gone, it is over a limit of this store, or its files cannot be read just now. So does
-        a folder of another's name that holds more than a result.
+        are gone, it is over a limit of this store, or its files cannot be read just now. So do
+        a folder of another's name that holds more than a result, and a run that is unfinished.
 
         Args:
             progress: Is told how many results are read, of how many.

@@ -13,6 +13,7 @@ RESULT_NAME = "result.json"
 RESULT_FILES = (RESULT_NAME, TIMESERIES_NAME)
 STAGING_NAME = ".llem-tmp"
 ASIDE_NAME = ".llem-aside"
+STATE_NAME = ".state"
 
 MAX_SLUG = 160
 """

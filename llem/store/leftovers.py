@@ -1,10 +1,18 @@
-"""What dead writers left: staging folders, and claims to names that never got their result."""
+"""
+What dead writers left: staging folders, claims to names that never got their result, and spools
+that nobody aggregated.
+"""
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 
-from llem.store.layout import ASIDE_NAME, RESULT_NAME, STAGING_NAME, is_of_our_form
+from llem.errors import ResultAccessError, ResultNotFoundError
+from llem.store import staging
+from llem.store.layout import ASIDE_NAME, RESULT_NAME, STAGING_NAME, STATE_NAME, is_of_our_form
+from llem.store.parts import RUN_NAME
+from llem.store.spool import Spool
 from llem.store.staging import abandoned, check_area
 
 
@@ -25,6 +33,26 @@ def find(root: str) -> tuple[list[str], list[str]]:
                 since = min(since, _changed(path))
     # The writer of a claim that was seen first may be done by now.
     return [path for path in claims if _changed(path) < since and is_empty(path)], left
+
+
+def spools(root: str) -> Iterator[tuple[str, str, str]]:
+    """The path of what lies under ``.state`` and no living process works on, the kind, and why."""
+    state = os.path.join(root, STATE_NAME)
+    try:
+        check_area(state)
+        names = sorted(os.listdir(state))
+    except FileNotFoundError:
+        return
+    except NotADirectoryError as fault:
+        yield state, "state", f"{fault.strerror}, so that no run of many processes can begin"
+        return
+    except OSError as fault:
+        yield state, "access", f"{state}: cannot be listed: {fault.strerror}"
+        return
+    for name in names:
+        path = os.path.join(state, name)
+        if (told := _left_in(Spool(path))) is not None:
+            yield path, *told
 
 
 def areas_at_fault(root: str) -> Iterator[tuple[str, str, str]]:
@@ -78,3 +106,23 @@ def _changed(path: str) -> float:
         return os.stat(path, follow_symlinks=False).st_ctime_ns
     except OSError:
         return float("inf")
+
+
+def _left_in(spool: Spool) -> tuple[str, str] | None:
+    """The kind of fault that *spool* is, and why. None: it is none."""
+    path = str(spool.folder)
+    if spool.is_held():
+        return None
+    try:
+        count = len(spool.indices())
+    except ResultNotFoundError:
+        return None
+    except ResultAccessError as fault:
+        is_folder = os.path.isdir(path) and not os.path.islink(path)
+        return "access" if is_folder else "state", str(fault)
+    if not count and time.time() - _changed(path) / 1e9 < staging.UNLOCKED_S:
+        return None
+    if not count and not os.path.lexists(spool.folder / RUN_NAME):
+        return "state", f"{path}: holds nothing of a run"
+    words = f"is a run that was not aggregated, with files of {count} processes"
+    return "unfinished", f"{path}: {words}; no process of this machine works on it"

@@ -8,6 +8,7 @@ Removing a result, so that no reader meets a part of one, and no power cut bring
 
 import contextlib
 import os
+from collections.abc import Iterable
 
 from llem.errors import CommitUnknownError, ResultNotFoundError, StoreWriteError
 from llem.store.durable import sync_folder
@@ -24,7 +25,23 @@ def remove(root: str, name: str) -> None:
         StoreWriteError: It could not be removed, and is there as before.
         CommitUnknownError: It went, but may come back after a power cut.
     """
-    folder = os.path.join(root, name)
+    take_away(root, os.path.join(root, name), RESULT_FILES, what="result")
+
+
+def take_away(root: str, folder: str, files: Iterable[str], *, what: str) -> None:
+    """
+    Remove *folder*, which lies somewhere under *root*, with those of its files that are *files*.
+
+    Args:
+        root: Where results are kept.
+        folder: The folder.
+        files: Names of what is deleted. All else is kept in the staging area.
+        what: What messages say is not there.
+
+    Raises:
+        LlemError: Whatever `remove` raises.
+    """
+    parent = os.path.dirname(folder)
     with contextlib.ExitStack() as held:
         try:
             place = new_place(root)
@@ -32,19 +49,19 @@ def remove(root: str, name: str) -> None:
             held.enter_context(hold(folder))
             _rename(folder, place)
         except FileNotFoundError:
-            raise ResultNotFoundError(f"{folder}: there is no result") from None
+            raise ResultNotFoundError(f"{folder}: there is no {what}") from None
         except OSError as fault:
             raise StoreWriteError(
                 f"{folder}: was not removed: {fault.strerror}; check the path and your permissions"
             ) from None
         try:
-            sync_folder(root)
+            sync_folder(parent)
         except OSError as fault:
             raise CommitUnknownError(
-                f"{folder}: was removed, but {root} could not be synced ({fault.strerror}): "
+                f"{folder}: was removed, but {parent} could not be synced ({fault.strerror}): "
                 f"check the disk; its files lie in {place}"
             ) from None
-        discard(place, RESULT_FILES)
+        discard(place, files)
 
 
 def _rename(folder: str, place: str) -> None:

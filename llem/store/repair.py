@@ -25,8 +25,18 @@ from llem.store.layout import ASIDE_NAME, RESULT_FILES, RESULT_NAME, is_of_our_f
 from llem.store.staging import abandoned, make_area, open_folder, remove_empty
 from llem.store.verify import StoreFault, Verification
 
-_NOTHING_TO_MOVE = {"schema_version", "sidecar_missing", "too_large", "no_memory"}
-"""What this reader cannot read may be whole, and what only lacks its samples is better there."""
+_NOTHING_TO_MOVE = {
+    "schema_version",
+    "sidecar_missing",
+    "too_large",
+    "no_memory",
+    "unfinished",
+    "state",
+}
+"""
+What this reader cannot read may be whole, what only lacks its samples is better there, and a run
+that was not aggregated is to be finished.
+"""
 
 _FULL_OR_GONE = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT}
 

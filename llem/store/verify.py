@@ -1,6 +1,7 @@
 """Reading everything under a root, to find what is wrong with it."""
 
 import os
+import shlex
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -48,6 +49,7 @@ _ADVICE = {
     "sidecar_missing": "restore the file from a copy; the record itself is whole",
     "area": "take it away: the next put or repair makes a folder there",
     "claim": f"{_REPAIR} takes it away",
+    "state": "take it away: nothing of a run is in it",
     "staging": f"{_REPAIR} moves it aside; nothing that was said to be kept is in it",
 }
 _USUAL_ADVICE = f"restore its folder from a copy, or let {_REPAIR} move it aside"
@@ -63,7 +65,8 @@ class StoreFault:
         path: Its ``result.json``, or the folder that was left.
         kind: What kind of fault, a stable word such as integrity or sidecar_missing. claim: an
             empty folder under the name of a result. staging: what was never published, or was
-            removed in part. area: what lies where llem would put those.
+            removed in part. area: what lies where llem would put those. unfinished: what the
+            processes of a run left and nobody aggregated. state: what lies there and is of no run.
         message: What is wrong, and where.
     """
 
@@ -75,6 +78,8 @@ class StoreFault:
     @property
     def advice(self) -> str:
         """What to do. ``llem verify --repair`` is `ResultStore.repair`."""
+        if self.kind == "unfinished":
+            return f"`llem aggregate {shlex.quote(self.path)}` finishes it"
         return _ADVICE.get(self.kind, _USUAL_ADVICE)
 
 
@@ -132,11 +137,11 @@ def verify(
 
 
 def faults_left(root: str) -> tuple[StoreFault, ...]:
-    """What dead writers left under *root*, and what is in the way of writers, as faults."""
+    """What the dead left under *root*, and what is in the way of writers, as faults."""
     claims, folders = leftovers.find(root)
     areas = tuple(
         StoreFault(key=os.path.basename(path), path=path, kind=kind, message=words)
-        for path, kind, words in leftovers.areas_at_fault(root)
+        for path, kind, words in (*leftovers.areas_at_fault(root), *leftovers.spools(root))
     )
     return areas + tuple(
         StoreFault(key=os.path.basename(path), path=path, kind=kind, message=f"{path}: {words}")

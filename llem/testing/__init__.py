@@ -42,6 +42,7 @@ from llem.testing.contract import (
 )
 from llem.testing.examples import filled, small_result, small_table
 from llem.testing.strategies import (
+    conditions,
     configs,
     json_objects,
     process_results,
@@ -55,6 +56,7 @@ from llem.testing.strategies import (
 
 __all__ = [
     "OpenStore",
+    "conditions",
     "configs",
     "filled",
     "json_objects",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 import attrs
 from hypothesis import strategies as st
 
+from llem.domain.conditions import Conditions
 from llem.domain.config import ExperimentConfig
 from llem.domain.fields import Record
 from llem.domain.process import InferenceMetrics, RawProcessResult, Timestamps
@@ -105,6 +106,11 @@ def timestamps(draw: st.DrawFn) -> Timestamps:
 def process_results() -> st.SearchStrategy[RawProcessResult]:
     """What one process measured."""
     return records(RawProcessResult)
+
+
+def conditions() -> st.SearchStrategy[Conditions]:
+    """What one process measured under."""
+    return records(Conditions)
 
 
 @st.composite

@@ -15,6 +15,7 @@ import traceback
 import pytest
 import seam
 from scenes import SCENES, put
+from spooling import SPOOL_SCENES
 
 from llem.store import MemoryStore
 
@@ -32,6 +33,11 @@ def signalling(number, *, after):
                 os.kill(os.getpid(), number)
 
     return do
+
+
+def scene_of(name):
+    """The scene that is called *name*."""
+    return (SCENES | SPOOL_SCENES)[name]
 
 
 def act(scene, kind, order):
@@ -72,7 +78,7 @@ def main(scene, kind):
     for line in sys.stdin:
         order = json.loads(line)
         if "signal" in order:
-            pid = child(SCENES[scene], getattr(seam, kind), order)
+            pid = child(scene_of(scene), getattr(seam, kind), order)
         else:
             os.kill(pid, signal.SIGCONT)
         sys.stdout.write(ending(os.waitpid(pid, os.WUNTRACED)[1]) + "\n")

@@ -122,6 +122,9 @@ class Disk:
         number = self._number(source)
         self._change((*self._place(source), None), (*self._place(target), number))
 
+    def _link(self, _, source, target):
+        self._change((*self._place(target), self._number(source)))
+
     def _unlink(self, _, path):
         self._change((*self._place(path), None))
 

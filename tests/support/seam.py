@@ -6,7 +6,7 @@ import re
 
 MODULES = [
     importlib.import_module(f"llem.store.{name}")
-    for name in ("durable", "commit", "staging", "removal", "repair")
+    for name in ("durable", "commit", "staging", "removal", "repair", "spool")
 ]
 
 CALLS = ("mkdir", "open", "write", "fsync", "close", "link", "rename", "unlink", "rmdir")
