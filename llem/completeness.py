@@ -62,6 +62,14 @@ class Completeness:
         """Whether every process is whole, and nothing else is there."""
         return not self.problems
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Every problem, with the processes that have it."""
+        by_text: dict[str, list[int]] = {}
+        for problem in self.problems:
+            by_text.setdefault(problem.text, []).append(problem.process_index)
+        return tuple(f"{named(indices)}: {text}" for text, indices in by_text.items())
+
     def __str__(self) -> str:
         """
         Every problem, with the processes that have it, in a line each.
@@ -74,10 +82,7 @@ class Completeness:
         """
         count = len(self.usable)
         lines = [f"{count} of {self.num_processes} processes {'is' if count == 1 else 'are'} whole"]
-        by_text: dict[str, list[int]] = {}
-        for problem in self.problems:
-            by_text.setdefault(problem.text, []).append(problem.process_index)
-        lines += [f"{_named(indices)}: {text}" for text, indices in by_text.items()]
+        lines += self.lines
         return "\n  ".join(line.replace("\n", "\n  ") for line in lines)
 
 
@@ -175,7 +180,7 @@ def _faults_of_files(one: Found, marker: Marker) -> Iterator[tuple[str, str]]:
             yield "file_missing", f"its marker names {what}, and there is no such file"
 
 
-def _named(indices: Sequence[int]) -> str:
+def named(indices: Sequence[int]) -> str:
     """*indices*, in order, as a message shows them: ``ranks 3, 5-9``."""
     runs = [
         [index for _, index in run]

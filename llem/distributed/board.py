@@ -36,7 +36,7 @@ class Board:
     """
 
     def __init__(self, store: Any, prefix: str, rank: int, count: int, timeout_s: float) -> None:
-        from torch.distributed import PrefixStore
+        from torch.distributed.distributed_c10d import PrefixStore
 
         self.rank, self.count, self.timeout_s = rank, count, timeout_s
         self._store = PrefixStore(prefix, store)
@@ -56,7 +56,7 @@ class Board:
 
     def under(self, name: str) -> Any:
         """A store for what is no matter of the board, its keys under *name*."""
-        from torch.distributed import PrefixStore
+        from torch.distributed.distributed_c10d import PrefixStore
 
         return PrefixStore(name, self._store)
 

@@ -274,6 +274,10 @@ class Spool:
         """
         return self._parts.read(index)
 
+    def is_marked(self, index: int) -> bool:
+        """Whether a marker of process *index* is there, whatever it says."""
+        return os.path.lexists(self.folder / file_name(index, MARKER))
+
     def files_of(self, index: int) -> Mapping[str, int]:
         """Size of each file of process *index*, by name, its marker last. Unit: bytes."""
         return self._parts.sizes(index)
