@@ -8,7 +8,7 @@ import contextlib
 import io
 import math
 from collections.abc import Iterable, Iterator
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from llem.errors import ResultAccessError, SidecarIntegrityError
 from llem.store.columns import as_written, check_nulls, check_rows, check_schema
@@ -176,6 +176,18 @@ class BlockWriter:
             column_encoding=_SPLIT,
         )
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Close it, or leave a file that is none where the block failed."""
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            # Or it would write a footer whenever it is collected.
+            self._writer.is_open = False
+
     def write(self, block: "pa.Table") -> None:
         """Take *block*, and write the row groups that are full."""
         self._held.append(block.cast(self._schema))
@@ -203,12 +215,11 @@ class BlockWriter:
 def encoded(blocks: Iterable["pa.Table"], schema: "pa.Schema") -> Iterator[bytes]:
     """The bytes of a file with the rows of *blocks*, part by part, as they come about."""
     sink = _Sink()
-    writer = BlockWriter(sink, schema)
-    for block in blocks:
-        writer.write(block)
-        if sink.waiting >= PART_BYTES:
-            yield sink.taken()
-    writer.close()
+    with BlockWriter(sink, schema) as writer:
+        for block in blocks:
+            writer.write(block)
+            if sink.waiting >= PART_BYTES:
+                yield sink.taken()
     yield sink.taken()
 
 

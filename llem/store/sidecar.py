@@ -96,9 +96,8 @@ def encode(table: "pa.Table", result: ExperimentResult) -> bytes:
     import pyarrow as pa
 
     sink = pa.BufferOutputStream()
-    writer = BlockWriter(sink, _schema(result, table.schema.metadata or {}))
-    writer.write(table)
-    writer.close()
+    with BlockWriter(sink, _schema(result, table.schema.metadata or {})) as writer:
+        writer.write(table)
     content: bytes = sink.getvalue().to_pybytes()
     return content
 

@@ -124,7 +124,9 @@ def test_a_device_that_two_processes_metered_is_told_of_twice(store):
     for index in (1, 0):
         again = attrs.evolve(device, gpu_index=index)
         both = (first, attrs.evolve(second, devices=(again,)))
-        shared = attrs.evolve(result, process_results=both, devices=(device,))
+        shared = attrs.evolve(
+            result, process_results=both, devices=(device,), energy_per_device_j=None
+        )
 
         told = devices_told(store, store.put(shared, timeseries=small_table()))
 
