@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
-
 from llem import measure
 from llem.codec import measurement_config_hash, to_mapping
 from llem.conclusion import conclude

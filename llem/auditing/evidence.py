@@ -19,13 +19,15 @@ from llem.domain.conditions import RequestSpan
 from llem.domain.energy import DeviceEnergy
 from llem.domain.process import RawProcessResult
 from llem.domain.result import ExperimentResult
+from llem.domain.timeseries import devices_of_rows
 from llem.errors import SidecarSchemaError
 from llem.measure import (
     Timing,
+    by_device,
     device_energies,
-    from_table,
     phase_energies,
-    request_spans,
+    requests_of,
+    stride,
     timings,
 )
 from llem.measure.readings import MAX_POWER_W, is_power
@@ -51,81 +53,76 @@ CODES_OF_TIMING = CODES_OF_SAMPLES | {"sources_disagree"}
 """The same where it is known how the counter is refreshed."""
 
 
+NO_SAMPLES = "there are no samples to integrate"
+THINNED = "the time series keeps but one tick of {stride}"
+NO_TIMING = "the time series does not tell how the sensors read"
+NO_REQUESTS = "the time series does not tell when requests ran"
+
+
 @attrs.frozen
 class _Series:
     """
     A time series, and what it tells of itself.
 
     Attributes:
-        samples: The samples.
-        column_of: The column of each device index.
+        samples_of: The samples of each device index.
         timing_of: How each device was read, where that is told.
-        requests: When requests ran, where that is told.
+        requests_of: When requests of each process ran, where that is told.
+        stride: k where only every k-th tick of what was integrated is kept, else 1.
     """
 
-    samples: Samples
-    column_of: dict[int, int]
+    samples_of: dict[int, Samples]
     timing_of: dict[int, Timing]
-    requests: tuple[RequestSpan, ...]
-
-    def of(self, index: int) -> Samples | None:
-        """The samples of one device. None: there are none."""
-        column = self.column_of.get(index)
-        if column is None:
-            return None
-        return Samples(
-            times_s=self.samples.times_s,
-            power_w=self.samples.power_w[:, [column]],
-            temperature_c=self.samples.temperature_c[:, [column]],
-        )
+    requests_of: dict[int, tuple[RequestSpan, ...]]
+    stride: int
 
 
 def sampled(result: ExperimentResult, timeseries: "pa.Table | None") -> Iterator[Check]:
-    """What the samples give for each device of each process, and for its phases."""
-    series = _series(timeseries)
-    index_of = {device.uuid: device.gpu_index for device in result.devices}
+    """What the samples give for each device of each process, and for the phases of each."""
+    series = _series(result, timeseries)
+    rows = devices_of_rows(result)
+    for index, process, device in rows:
+        name, own = name_of(result, process, device), series.samples_of.get(index)
+        if own is None:
+            yield from _unsampled(name, device, NO_SAMPLES)
+        elif series.stride > 1:
+            yield from _unsampled(name, device, THINNED.format(stride=series.stride))
+        else:
+            begin_s, end_s = _window(result, process)
+            timing = series.timing_of.get(index)
+            yield from _device(name, device, _Anew(device, own, timing, begin_s, end_s))
     for process in result.process_results:
-        begin_s, end_s = _window(result, process)
-        for device in process.devices:
-            index = index_of.get(device.uuid, device.gpu_index)
-            name, own = name_of(result, process, device), series.of(index)
-            if own is not None:
-                timing = series.timing_of.get(index)
-                yield from _device(name, device, _Anew(device, own, timing, begin_s, end_s))
-            else:
-                yield from _unsampled(name, device)
-    if len(result.process_results) == 1:
-        yield from _phases(result, result.process_results[0], series)
+        indices = [index for index, whose, _ in rows if whose is process]
+        yield from _phases(result, process, indices, series)
 
 
-def _series(timeseries: "pa.Table | None") -> _Series:
+def _series(result: ExperimentResult, timeseries: "pa.Table | None") -> _Series:
     if timeseries is None:
-        return _Series(Samples(), {}, {}, ())
-    indices, samples = from_table(timeseries)
-    if not np.isfinite(samples.times_s).all():
+        return _Series({}, {}, {}, 1)
+    samples_of = by_device(timeseries)
+    if not all(np.isfinite(samples.times_s).all() for samples in samples_of.values()):
         raise SidecarSchemaError("the time series has times that are not finite")
-    columns = {index: column for column, index in enumerate(indices)}
-    return _Series(samples, columns, timings(timeseries), request_spans(timeseries))
+    processes = [process.process_index for process in result.process_results]
+    told = requests_of(timeseries, processes)
+    return _Series(samples_of, timings(timeseries), told, stride(timeseries))
 
 
-def _unsampled(name: str, device: DeviceEnergy) -> Iterator[Check]:
-    """What cannot be checked of a device without samples."""
+def _unsampled(name: str, device: DeviceEnergy, why: str) -> Iterator[Check]:
+    """What cannot be checked of a device without samples, or without all of them."""
     if device.integrated_j is not None:
         for field in OF_SAMPLES:
             yield Check(
                 name=f"{name} {field}",
                 recorded=getattr(device, field),
                 recomputed=None,
-                note="there are no samples to integrate"
-                if field == "integrated_j"
-                else "there are no samples",
+                note=why,
             )
     elif device.counter_j:
         yield Check(
             name=f"{name} counter_j",
             recorded=device.counter_j,
             recomputed=None,
-            note="no samples stand beside the counter",
+            note="no samples stand beside the counter" if why == NO_SAMPLES else why,
         )
 
 
@@ -237,43 +234,39 @@ def _device(name: str, device: DeviceEnergy, anew: _Anew) -> Iterator[Check]:
 
 
 def _phases(
-    result: ExperimentResult, process: RawProcessResult, series: _Series
+    result: ExperimentResult, process: RawProcessResult, indices: list[int], series: _Series
 ) -> Iterator[Check]:
-    """What went into prefill and decode, from when the requests ran."""
-    recorded = result.energy_breakdown.phases if result.energy_breakdown else ()
+    """What went into prefill and decode, from when the requests of *process* ran."""
+    rank, breakdown = "", result.energy_breakdown
+    if len(result.process_results) > 1:
+        rank, breakdown = f"process {process.process_index} ", process.energy_breakdown
+    recorded = breakdown.phases if breakdown else ()
     if not recorded:
         return
-    indices = [device.gpu_index for device in process.devices]
-    if not series.requests or not {*indices} <= {*series.column_of} & {*series.timing_of}:
+    if why := _without_phases(process, indices, series):
         for phase in recorded:
-            yield Check(
-                name=f"phases.{phase.phase.value}.energy_j",
-                recorded=phase.energy_j,
-                recomputed=None,
-                note="the time series does not tell when requests ran",
-            )
+            name = f"{rank}phases.{phase.phase.value}.energy_j"
+            yield Check(name=name, recorded=phase.energy_j, recomputed=None, note=why)
         return
-    begin_s, end_s = _window(result, process)
-    columns = [series.column_of[index] for index in indices]
-    power_w = series.samples.power_w[:, columns]
+    requests, (begin_s, end_s) = series.requests_of[process.process_index], _window(result, process)
+    samples = _together([series.samples_of[index] for index in indices])
     found = phase_energies(
-        [_metered(d, d.gpu_index, series.timing_of[d.gpu_index]) for d in process.devices],
+        [
+            _metered(device, index, series.timing_of[index])
+            for index, device in zip(indices, process.devices, strict=True)
+        ],
         process.devices,
-        attrs.evolve(
-            series.samples,
-            power_w=power_w,
-            temperature_c=series.samples.temperature_c[:, columns],
-        ),
-        series.requests,
+        samples,
+        requests,
         begin_s=begin_s,
         end_s=end_s,
     )
     # The edges of each request are of whole microseconds too.
-    read = np.where(is_power(power_w), power_w, 0.0)
+    read = np.where(is_power(samples.power_w), samples.power_w, 0.0)
     peak_w = float(read.max(axis=0, initial=0.0).sum())
-    tolerance_j = 4 * (len(series.requests) + 1) * EDGE_TOLERANCE_S * peak_w
+    tolerance_j = 4 * (len(requests) + 1) * EDGE_TOLERANCE_S * peak_w
     for old, new in zip(recorded, found, strict=False):
-        name = f"phases.{old.phase.value}"
+        name = f"{rank}phases.{old.phase.value}"
         for field in ("energy_j", "error_bound_j"):
             yield follows(
                 f"{name}.{field}",
@@ -284,6 +277,29 @@ def _phases(
             )
         if old.code != new.code:
             yield applies(f"{name}.code", recorded=False, recomputed=True)
+
+
+def _without_phases(process: RawProcessResult, indices: list[int], series: _Series) -> str:
+    """Why the phases of *process* cannot be computed anew. Empty: they can."""
+    if series.stride > 1:
+        return THINNED.format(stride=series.stride)
+    if not series.requests_of.get(process.process_index):
+        return NO_REQUESTS
+    known = {*series.samples_of} & {*series.timing_of}
+    return "" if indices and {*indices} <= known else NO_TIMING
+
+
+def _together(samples: list[Samples]) -> Samples:
+    """The samples of the devices of one process, which share their ticks, side by side."""
+    if all(np.array_equal(one.times_s, samples[0].times_s) for one in samples):
+        ticks = samples[0].times_s
+        power_w = np.concatenate([one.power_w for one in samples], axis=1)
+        return Samples(times_s=ticks, power_w=power_w, temperature_c=np.full_like(power_w, np.nan))
+    ticks = np.unique(np.concatenate([one.times_s for one in samples]))
+    power_w = np.full((len(ticks), len(samples)), np.nan, "f4")
+    for column, one in enumerate(samples):
+        power_w[np.searchsorted(ticks, one.times_s), column] = one.power_w[:, 0]
+    return Samples(times_s=ticks, power_w=power_w, temperature_c=np.full_like(power_w, np.nan))
 
 
 def _window(result: ExperimentResult, process: RawProcessResult) -> tuple[float, float]:

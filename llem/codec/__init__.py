@@ -9,6 +9,7 @@ from llem.codec.document import canonical_json, content_sha256
 from llem.codec.records import (
     Document,
     Integrity,
+    SidecarDigest,
     config_from_mapping,
     from_json,
     read_document,
@@ -24,6 +25,7 @@ from llem.codec.schema import json_schema
 __all__ = [
     "Document",
     "Integrity",
+    "SidecarDigest",
     "canonical_json",
     "config_from_mapping",
     "content_sha256",

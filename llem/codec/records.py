@@ -92,7 +92,7 @@ def to_json(result: ExperimentResult) -> bytes:
 
 
 def to_stored_json(
-    result: ExperimentResult, *, commit_id: str, sidecars: Mapping[str, bytes]
+    result: ExperimentResult, *, commit_id: str, sidecars: Mapping[str, bytes | SidecarDigest]
 ) -> bytes:
     """
     The document of *result* as a store writes it.
@@ -100,13 +100,10 @@ def to_stored_json(
     Args:
         result: The record.
         commit_id: Unique name of the writing.
-        sidecars: Content of each file beside the document, by name.
+        sidecars: Content of each file beside the document, or its digest, by name.
     """
     document = to_mapping(result)
-    digests = {
-        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        for name, content in sidecars.items()
-    }
+    digests = {name: attrs.asdict(_digest(content)) for name, content in sidecars.items()}
     integrity = {
         "commit_id": commit_id,
         "content_sha256": content_sha256(document),
@@ -114,6 +111,12 @@ def to_stored_json(
     }
     processes = document.pop("process_results")
     return dump(document | {"integrity": integrity, "process_results": processes})
+
+
+def _digest(content: bytes | SidecarDigest) -> SidecarDigest:
+    if isinstance(content, SidecarDigest):
+        return content
+    return SidecarDigest(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 def from_json(data: bytes | str) -> ExperimentResult:

@@ -1,14 +1,15 @@
 """What the processes of a run left, made one result of."""
 
+import contextlib
 from collections.abc import Sequence
 
 from llem.completeness import check_completeness
 from llem.conclusion import conclude
 from llem.domain.result import ExperimentResult
-from llem.errors import IncompleteRunError
+from llem.errors import IncompleteRunError, LlemError
 from llem.protocols import StoredResult
-from llem.store import ResultStore, Spool
-from llem.store.parts import Part
+from llem.store import Part, ResultStore, Spool
+from llem.store.layout import folder_name
 
 
 def finish(spool: Spool, store: ResultStore, *, allow_incomplete: bool = False) -> StoredResult:
@@ -42,15 +43,26 @@ def finish(spool: Spool, store: ResultStore, *, allow_incomplete: bool = False) 
             llem_version=manifest.llem_version,
             aggregation_warnings=found.lines,
         )
-        kept = _kept_before(store, result) or _keep(store, result, parts)
+        kept = _kept_before(store, result) or _keep(store, result, parts, spool)
         if found.complete:
             spool.remove()
     return kept
 
 
 def _kept_before(store: ResultStore, result: ExperimentResult) -> StoredResult | None:
+    """The same result, where whoever kept it died before the state was removed."""
+    name = folder_name(result)
+    for key in store:
+        if key == name or key.startswith(f"{name}_"):
+            with contextlib.suppress(LlemError):
+                kept = store.get(key)
+                if kept.process_results == result.process_results:
+                    return StoredResult(key=key, path=store.path_of(key), result=kept)
     return None
 
 
-def _keep(store: ResultStore, result: ExperimentResult, parts: Sequence[Part]) -> StoredResult:
-    return store.put(result)
+def _keep(
+    store: ResultStore, result: ExperimentResult, parts: Sequence[Part], spool: Spool
+) -> StoredResult:
+    with spool.merged(parts, start_time=result.start_time, max_rows=store.max_rows) as timeseries:
+        return store.put(result, timeseries=timeseries)

@@ -4,6 +4,10 @@ from typing import Literal
 
 import attrs
 
+from llem.domain.energy import DeviceEnergy
+from llem.domain.process import RawProcessResult
+from llem.domain.result import ExperimentResult
+
 TIMESERIES_NAME = "timeseries.parquet"
 """The one name that a sidecar has."""
 
@@ -17,7 +21,18 @@ Where the metadata of a time series tells how its devices were read: a JSON obje
 REQUESTS_KEY = b"llem.requests"
 """
 Where it tells when requests ran: a JSON array of [start, first token or null, end], in whole
-microseconds from the record's ``start_time``. With it prefill and decode are told apart anew.
+microseconds from the record's ``start_time``. Of several processes it is a JSON object with such
+an array for each, by ``process_index``. With it prefill and decode are told apart anew.
+"""
+
+MAX_REQUESTS = 10_000
+"""Requests that are told at most, of all processes: the footer of a file is not compressed."""
+
+STRIDE_KEY = b"llem.stride"
+"""
+Where it tells that only every k-th tick of each process is kept, k > 1 in decimal, and the
+``period_s`` of `TIMING_KEY` is k times what it was. Figures were made of all ticks, and do not
+follow from what is kept.
 """
 
 
@@ -51,3 +66,24 @@ COLUMNS = (
 The four columns, in order. ``timestamp_s`` counts from the record's ``start_time``; one value is
 shared by all devices of a tick, and rows are in tick order.
 """
+
+
+def devices_of_rows(
+    result: ExperimentResult,
+) -> tuple[tuple[int, RawProcessResult, DeviceEnergy], ...]:
+    """
+    Each device of each process of *result*, after the ``gpu_index`` that its rows have.
+
+    That is its own where no two devices of the processes have the same, even where two processes
+    metered one GPU. Otherwise it is that of the result's device with the same UUID.
+    """
+    metered = [
+        (process, device) for process in result.process_results for device in process.devices
+    ]
+    if len({device.gpu_index for _, device in metered}) == len(metered):
+        return tuple((device.gpu_index, process, device) for process, device in metered)
+    index_of = {device.uuid: device.gpu_index for device in result.devices}
+    return tuple(
+        (index_of.get(device.uuid, device.gpu_index), process, device)
+        for process, device in metered
+    )

@@ -9,7 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llem.measure.annotations import Timing, annotate, request_spans, timings
+    from llem.measure.annotations import (
+        Timing,
+        annotate,
+        request_spans,
+        requests_of,
+        stride,
+        timings,
+    )
     from llem.measure.baseline import BaselineCache, IdlePower, default_cache_folder, idle_power
     from llem.measure.checked import (
         checked_devices,
@@ -28,13 +35,20 @@ if TYPE_CHECKING:
     from llem.measure.processes import context_held, foreign, gpu_processes, own_processes
     from llem.measure.rapl import RaplMeter
     from llem.measure.replay import ReplayMeter
-    from llem.measure.series import from_table, to_table
+    from llem.measure.series import by_device, from_table, to_table
     from llem.measure.throttle import throttle_info
     from llem.measure.warmup import derive_measurement_methodology, warm_up
     from llem.measure.zeus import ZeusMeter
 
 _HOMES = {
-    "llem.measure.annotations": ["Timing", "annotate", "request_spans", "timings"],
+    "llem.measure.annotations": [
+        "Timing",
+        "annotate",
+        "request_spans",
+        "requests_of",
+        "stride",
+        "timings",
+    ],
     "llem.measure.baseline": ["BaselineCache", "IdlePower", "default_cache_folder", "idle_power"],
     "llem.measure.checked": [
         "checked_devices",
@@ -53,7 +67,7 @@ _HOMES = {
     "llem.measure.processes": ["context_held", "foreign", "gpu_processes", "own_processes"],
     "llem.measure.rapl": ["RaplMeter"],
     "llem.measure.replay": ["ReplayMeter"],
-    "llem.measure.series": ["from_table", "to_table"],
+    "llem.measure.series": ["by_device", "from_table", "to_table"],
     "llem.measure.throttle": ["throttle_info"],
     "llem.measure.warmup": ["derive_measurement_methodology", "warm_up"],
     "llem.measure.zeus": ["ZeusMeter"],
@@ -71,6 +85,7 @@ __all__ = [
     "Timing",
     "ZeusMeter",
     "annotate",
+    "by_device",
     "capabilities",
     "checked_devices",
     "checked_mark",
@@ -92,7 +107,9 @@ __all__ = [
     "phase_energies",
     "plain_text",
     "request_spans",
+    "requests_of",
     "snapshot",
+    "stride",
     "throttle_info",
     "timings",
     "to_table",

@@ -1,22 +1,19 @@
 """What an audit needs beside the samples: how their sensors read, and when requests ran."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from llem.domain.conditions import RequestSpan
-from llem.domain.timeseries import REQUESTS_KEY, TIMING_KEY
+from llem.domain.timeseries import MAX_REQUESTS, REQUESTS_KEY, STRIDE_KEY, TIMING_KEY
 from llem.measure.counters import standstills
 from llem.measure.integrate import as_refreshed
 from llem.protocols import Device, Edge, Samples
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-MAX_REQUESTS = 10_000
-"""Requests that are told at most: the footer of a file is not compressed."""
 
 MAX_VALUE = 1e15
 """More than any of these values is, thirty years in microseconds included."""
@@ -125,23 +122,53 @@ def timings(table: "pa.Table") -> dict[int, Timing]:
         return {}
 
 
-def request_spans(table: "pa.Table") -> tuple[RequestSpan, ...]:
+def request_spans(table: "pa.Table", process_index: int = 0) -> tuple[RequestSpan, ...]:
     """
-    When requests ran. Unit: s from the start of the run.
+    When the requests of one process ran. Unit: s from the start of the run.
 
     Empty where the table does not tell, or what it tells is not that.
+
+    Args:
+        table: The time series.
+        process_index: The process, where the time series tells of several.
     """
+    return requests_of(table, [process_index])[process_index]
+
+
+def requests_of(table: "pa.Table", processes: Iterable[int]) -> dict[int, tuple[RequestSpan, ...]]:
+    """What `request_spans` gives for each of *processes*."""
     try:
+        told = _told(table, REQUESTS_KEY)
+    except _UNREADABLE:
+        told = None
+    return {process: _spans(told, process) for process in processes}
+
+
+def _spans(told: Any, process_index: int) -> tuple[RequestSpan, ...]:
+    try:
+        own = told[str(process_index)] if isinstance(told, dict) else told
         return tuple(
             RequestSpan(
                 start_s=_seconds(start),
                 first_token_s=None if first is None else _seconds(first),
                 end_s=_seconds(end),
             )
-            for start, first, end in _told(table, REQUESTS_KEY)[:MAX_REQUESTS]
+            for start, first, end in own[:MAX_REQUESTS]
         )
     except _UNREADABLE:
         return ()
+
+
+def stride(table: "pa.Table") -> int:
+    """
+    K where only every k-th tick of what was integrated is kept, else 1.
+
+    1 too where what the table tells is no such number.
+    """
+    try:
+        return max(int((table.schema.metadata or {})[STRIDE_KEY]), 1)
+    except _UNREADABLE:
+        return 1
 
 
 def _told(table: "pa.Table", key: bytes) -> Any:

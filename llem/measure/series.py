@@ -70,10 +70,7 @@ def from_table(table: "pa.Table") -> tuple[tuple[int, ...], Samples]:
     Raises:
         SidecarSchemaError: A column is missing.
     """
-    names = [column.name for column in COLUMNS]
-    if missing := set(names).difference(table.column_names):
-        raise SidecarSchemaError(f"the time series lacks the column {min(missing)}")
-    times, power, celsius, indices = (_values(table[name]) for name in names)
+    times, power, celsius, indices = _columns(table)
     count = _devices_in_tick_order(times, indices)
     if not count:
         return _scattered(times, power, celsius, indices)
@@ -82,6 +79,54 @@ def from_table(table: "pa.Table") -> tuple[tuple[int, ...], Samples]:
         power_w=power.reshape(-1, count),
         temperature_c=celsius.reshape(-1, count),
     )
+
+
+def by_device(table: "pa.Table") -> dict[int, Samples]:
+    """
+    The samples of each device of a time series, by its index, in memory that its rows bound.
+
+    What `from_table` puts into one table of ticks and devices is mostly holes where each process
+    had ticks of its own. Here each device has the ticks of its own rows, which may come in any
+    order; of several at one time the last counts.
+
+    Args:
+        table: The four columns of a time series, of whatever width.
+
+    Raises:
+        SidecarSchemaError: A column is missing.
+    """
+    times, power, celsius, indices = _columns(table)
+    count = _devices_in_tick_order(times, indices)
+    rows: dict[int, Any]
+    if count:
+        rows = {int(indices[first]): slice(first, None, count) for first in range(count)}
+    else:
+        rows = _rows_by_device(times, indices)
+    return {
+        index: Samples(times_s=times[own], power_w=power[own], temperature_c=celsius[own])
+        for index, own in rows.items()
+    }
+
+
+def _rows_by_device(
+    times: "npt.NDArray[Any]", indices: "npt.NDArray[Any]"
+) -> "dict[int, npt.NDArray[Any]]":
+    """Where the rows of each device stand, by time, the last one of each time."""
+    import numpy as np
+
+    order = np.lexsort((times, indices))
+    ordered_s, ordered = times[order], indices[order]
+    last = np.append((ordered_s[1:] != ordered_s[:-1]) | (ordered[1:] != ordered[:-1]), True)
+    order, ordered = order[last[: len(order)]], ordered[last[: len(order)]]
+    devices, firsts = np.unique(ordered, return_index=True)
+    return dict(zip(devices.tolist(), np.split(order, firsts[1:]), strict=False))
+
+
+def _columns(table: "pa.Table") -> "list[npt.NDArray[Any]]":
+    names = [column.name for column in COLUMNS]
+    if missing := set(names).difference(table.column_names):
+        raise SidecarSchemaError(f"the time series lacks the column {min(missing)}")
+    return [_values(table[name]) for name in names]
 
 
 def _devices_in_tick_order(times: "npt.NDArray[Any]", indices: "npt.NDArray[Any]") -> int:

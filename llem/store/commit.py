@@ -1,13 +1,15 @@
 """
 The commit protocol: how files become visible together, durably, under a name nobody else has.
 
-0. Everything is in memory before the first step, so that a bad value never touches the disk.
+0. Everything is in memory before the first step, so that a bad value never touches the disk. A
+   file of samples may be too large for that: it was read to its end by then, and is read again as
+   the sidecar is written.
 1. The root is made, and the parent of each directory made is synced: the root itself could vanish
    with a power cut.
 2. A staging folder with a name nobody shares, on the same file system, hidden from ``*/...``, and
    held: who tidies up can tell it from that of a dead writer.
-3. The sidecar, then 4. ``result.json``: created exclusively, written whole, synced, closed. Bytes
-   come before names.
+3. The sidecar, then 4. ``result.json``, which has the digest of what was written: created
+   exclusively, written whole, synced, closed. Bytes come before names.
 5. The staging folder is synced: its names come before anything points to it.
 6. ``mkdir`` of the final name is the claim, exclusive on every POSIX file system. Taken: the next
    suffix.
@@ -22,9 +24,9 @@ import contextlib
 import errno
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable
 
-from llem.errors import CommitUnknownError, StoreWriteError
+from llem.errors import CommitUnknownError, LlemError, StoreWriteError
 from llem.store.durable import make_folders, remedy, sync_folder, write_new
 from llem.store.layout import RESULT_NAME, candidates
 from llem.store.staging import discard, remove_empty, staging_folder
@@ -38,29 +40,36 @@ def new_commit_id() -> str:
     return str(uuid.uuid4())
 
 
-def commit(root: str, name: str, files: Mapping[str, bytes], commit_id: str) -> str:
+def commit(
+    root: str, name: str, files: Iterable[tuple[str, Iterable[bytes]]], commit_id: str
+) -> str:
     """
     Make *files* visible in a folder of their own under *root*, and return its name.
 
     Args:
         root: Where results are kept; made where it does not exist.
         name: The wanted name of the folder; a suffix is added where it is taken.
-        files: Content by file name, sidecar first, ``result.json`` last.
+        files: Name and parts of the content of each, sidecar first, ``result.json`` last. They are
+            taken as they are written.
         commit_id: A unique name that stands in ``result.json``.
 
     Raises:
         StoreWriteError: Nothing became visible.
         CommitUnknownError: It became visible, but may not outlive a power cut.
+        LlemError: Whatever taking a part of *files* raises. Nothing became visible.
     """
+    begun: list[str] = []
     try:
         make_folders(root)
         with staging_folder(root) as (staging, fd):
             try:
-                _fill(staging, fd, files)
+                _fill(staging, fd, files, begun)
                 final = _publish(root, name, staging, commit_id)
             except BaseException:
-                discard(staging, files)
+                discard(staging, begun)
                 raise
+    except LlemError:
+        raise
     except (OSError, ValueError) as fault:
         raise _cannot_write(root, fault) from None
     try:
@@ -89,9 +98,12 @@ def check_writable(root: str) -> None:
         raise _cannot_write(root, fault) from None
 
 
-def _fill(staging: str, fd: int, files: Mapping[str, bytes]) -> None:
-    for name, content in files.items():
-        write_new(os.path.join(staging, name), [content])
+def _fill(
+    staging: str, fd: int, files: Iterable[tuple[str, Iterable[bytes]]], begun: list[str]
+) -> None:
+    for name, parts in files:
+        begun.append(name)
+        write_new(os.path.join(staging, name), parts)
     os.fsync(fd)
 
 

@@ -3,13 +3,14 @@
 import contextlib
 import hashlib
 import os
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import attrs
 
-from llem.codec import Document, read_document
+from llem.codec import Document, SidecarDigest, read_document, to_stored_json
 from llem.domain.result import ExperimentResult
 from llem.domain.timeseries import TIMESERIES_NAME
 from llem.errors import (
@@ -25,6 +26,7 @@ from llem.errors import (
     SidecarUnverifiedWarning,
 )
 from llem.store import sidecar
+from llem.store.blocks import SeriesFile, max_bytes
 from llem.store.layout import RESULT_NAME
 from llem.store.reading import MAX_JSON_BYTES, read_regular_file
 
@@ -66,44 +68,133 @@ def _is_json(path: str) -> bool:
     return os.path.basename(path) == RESULT_NAME
 
 
-def prepare(
+@attrs.frozen
+class Prepared:
+    """
+    A result that is to be kept.
+
+    Attributes:
+        result: The result as it is kept.
+        sidecar: The bytes of its sidecar: all of them where they are in memory, or the file whose
+            rows they are made of. None: it has none.
+    """
+
+    result: ExperimentResult
+    sidecar: "bytes | SeriesFile | None"
+
+    def files(
+        self, commit_id: str, *, max_json_bytes: int = sys.maxsize
+    ) -> Iterator[tuple[str, Iterable[bytes]]]:
+        """
+        The name of each of its files and the parts of its content, which are to be taken in order.
+
+        Nothing but the rows of a file is left to be made once this returns.
+
+        Args:
+            commit_id: A unique name that stands in ``result.json``.
+            max_json_bytes: Largest document that is made. Unit: bytes.
+
+        Raises:
+            ResultValidationError: The document is larger.
+        """
+        if isinstance(self.sidecar, SeriesFile):
+            self._document(commit_id, {TIMESERIES_NAME: _SOME_DIGEST}, max_json_bytes)
+            return self._as_read(self.sidecar, commit_id, max_json_bytes)
+        sidecars = {} if self.sidecar is None else {TIMESERIES_NAME: self.sidecar}
+        document = self._document(commit_id, sidecars, max_json_bytes)
+        return ((name, [text]) for name, text in {**sidecars, RESULT_NAME: document}.items())
+
+    def _as_read(
+        self, file: SeriesFile, commit_id: str, max_json_bytes: int
+    ) -> Iterator[tuple[str, Iterable[bytes]]]:
+        counted = _Counted(sidecar.encoded_anew(file, sidecar.heading_of(self.result)))
+        yield TIMESERIES_NAME, counted
+        digests = {TIMESERIES_NAME: counted.digest}
+        yield RESULT_NAME, [self._document(commit_id, digests, max_json_bytes)]
+
+    def _document(
+        self, commit_id: str, sidecars: Mapping[str, bytes | SidecarDigest], most: int
+    ) -> bytes:
+        document = to_stored_json(self.result, commit_id=commit_id, sidecars=sidecars)
+        if len(document) > most:
+            raise ResultValidationError(
+                f"the document of the result has {len(document)} bytes, over the store's limit of "
+                f"max_json_bytes={most}, so that it could not be read again"
+            )
+        return document
+
+
+_SOME_DIGEST = SidecarDigest(bytes=10**12, sha256=64 * "0")
+"""Stands in for one that is not known yet, and is as long."""
+
+
+class _Counted:
+    """
+    Parts of a file, of which a digest is taken as they pass.
+
+    Args:
+        parts: The parts.
+    """
+
+    def __init__(self, parts: Iterable[bytes]) -> None:
+        self._parts = parts
+        self._size, self._sha256 = 0, hashlib.sha256()
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._parts:
+            self._size += len(part)
+            self._sha256.update(part)
+            yield part
+
+    @property
+    def digest(self) -> SidecarDigest:
+        """That of all that passed."""
+        return SidecarDigest(bytes=self._size, sha256=self._sha256.hexdigest())
+
+
+@contextlib.contextmanager
+def prepared(
     result: ExperimentResult,
     timeseries: "pa.Table | str | os.PathLike[str] | None",
     max_rows: int,
-) -> tuple[ExperimentResult, dict[str, bytes]]:
+) -> Iterator[Prepared]:
     """
-    *result* as it is kept, and the content of its sidecars by name.
+    *result* as it is kept, with its sidecar, all of it checked.
+
+    The file *timeseries* is read to its end once, and open as long as the block runs.
 
     Raises:
         ResultValidationError: *result* is no result, or names a sidecar that was not given.
-        SidecarSchemaError: *timeseries* has other columns.
+        LlemError: Whatever `sidecar.read_table` raises.
     """
     if not isinstance(result, ExperimentResult):
         raise ResultValidationError(
             f"put takes an ExperimentResult, got {type(result).__name__}; "
             "`llem.from_json` makes one of a document"
         )
-    table = (
-        None
-        if timeseries is None
-        else sidecar.read_table(timeseries, max_rows, experiment_id=result.experiment_id)
-    )
-    if table is None or not table.num_rows:
-        if result.timeseries is not None:
-            raise ResultValidationError(
-                f"timeseries names {result.timeseries!r}, and no samples were given: "
-                "put them with timeseries=, or set the field to None",
-                field="timeseries",
+    if timeseries is None:
+        yield _without_samples(result)
+        return
+    with sidecar.opened(timeseries, max_rows, experiment_id=result.experiment_id) as series:
+        stored = attrs.evolve(result, timeseries=TIMESERIES_NAME)
+        if isinstance(series, SeriesFile):
+            series.check()
+            yield Prepared(stored, series) if series.rows else _without_samples(result)
+        else:
+            content = (
+                sidecar.encode(series, sidecar.heading_of(stored)) if series.num_rows else None
             )
-        return result, {}
-    stored = attrs.evolve(result, timeseries=TIMESERIES_NAME)
-    content = sidecar.encode(
-        table,
-        experiment_id=stored.experiment_id,
-        start_time=stored.start_time,
-        devices=stored.devices,
-    )
-    return stored, {TIMESERIES_NAME: content}
+            yield Prepared(stored, content) if content else _without_samples(result)
+
+
+def _without_samples(result: ExperimentResult) -> Prepared:
+    if result.timeseries is not None:
+        raise ResultValidationError(
+            f"timeseries names {result.timeseries!r}, and no samples were given: "
+            "put them with timeseries=, or set the field to None",
+            field="timeseries",
+        )
+    return Prepared(result, None)
 
 
 def read_result(path: str, max_json_bytes: int, *, stacklevel: int = 4) -> Document:
@@ -149,7 +240,7 @@ def read_sidecar(path: str, document: Document, max_rows: int) -> "pa.Table":
     beside = os.path.join(os.path.dirname(path), TIMESERIES_NAME)
     with _want_of_memory_told(beside):
         content = read_regular_file(
-            beside, limit=sidecar.max_bytes(max_rows), too_large=SidecarIntegrityError
+            beside, limit=max_bytes(max_rows), too_large=SidecarIntegrityError
         )
         _check_bytes(content, document, beside)
         return sidecar.decode(content, source=beside, max_rows=max_rows)

@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from llem.codec import Document, to_stored_json
+from llem.codec import Document
 from llem.domain.result import ExperimentResult
 from llem.errors import (
     InvalidNameError,
     ResultAccessError,
     ResultNotFoundError,
-    ResultValidationError,
 )
 from llem.protocols import Key, Store, StoredResult
 from llem.store import sidecar
 from llem.store.commit import check_writable, commit, new_commit_id
-from llem.store.files import path_of_result, path_text, prepare, read_result, read_sidecar
+from llem.store.files import path_of_result, path_text, prepared, read_result, read_sidecar
 from llem.store.layout import RESULT_FILES, RESULT_NAME, age_order, folder_name
 from llem.store.reading import MAX_JSON_BYTES
 from llem.store.removal import remove
@@ -64,7 +63,8 @@ class ResultStore(Store):
         Args:
             result: The record.
             timeseries: Its samples: a table with the four columns of a time series, or the path of
-                a Parquet file with them. None, or a table without rows: no sidecar is written.
+                a Parquet file with them, which is read twice, by blocks, in bounded memory. None,
+                or a table without rows: no sidecar is written.
 
         Returns:
             The result as kept: its ``timeseries`` is set if and only if a sidecar was written.
@@ -77,17 +77,11 @@ class ResultStore(Store):
             StoreWriteError: Nothing became visible.
             CommitUnknownError: It may or may not outlive a power cut.
         """
-        stored, sidecars = prepare(result, timeseries, self.max_rows)
-        commit_id = new_commit_id()
-        document = to_stored_json(stored, commit_id=commit_id, sidecars=sidecars)
-        if len(document) > self.max_json_bytes:
-            raise ResultValidationError(
-                f"the document of the result has {len(document)} bytes, over the store's limit of "
-                f"max_json_bytes={self.max_json_bytes}, so that it could not be read again"
-            )
-        files = {**sidecars, RESULT_NAME: document}
-        key = commit(str(self.root), folder_name(stored), files, commit_id)
-        return StoredResult(key=key, path=str(self.root / key / RESULT_NAME), result=stored)
+        with prepared(result, timeseries, self.max_rows) as one:
+            commit_id, name = new_commit_id(), folder_name(one.result)
+            files = one.files(commit_id, max_json_bytes=self.max_json_bytes)
+            key = commit(str(self.root), name, files, commit_id)
+        return StoredResult(key=key, path=str(self.root / key / RESULT_NAME), result=one.result)
 
     def check_writable(self) -> None:
         """

@@ -5,14 +5,14 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from llem.codec import read_document, to_stored_json
+from llem.codec import read_document
 from llem.domain.result import ExperimentResult
 from llem.domain.timeseries import TIMESERIES_NAME
 from llem.errors import ResultNotFoundError
 from llem.protocols import Key, Store, StoredResult
 from llem.store import sidecar
 from llem.store.commit import new_commit_id
-from llem.store.files import path_text, prepare
+from llem.store.files import path_text, prepared
 from llem.store.layout import RESULT_NAME, age_order, candidates, folder_name
 
 if TYPE_CHECKING:
@@ -38,12 +38,13 @@ class MemoryStore(Store):
         timeseries: "pa.Table | str | os.PathLike[str] | None" = None,
     ) -> StoredResult:
         """As `ResultStore.put`, without a disk that could be full."""
-        stored, sidecars = prepare(result, timeseries, sidecar.MAX_ROWS)
-        document = to_stored_json(stored, commit_id=new_commit_id(), sidecars=sidecars)
+        with prepared(result, timeseries, sidecar.MAX_ROWS) as one:
+            files = {name: b"".join(parts) for name, parts in one.files(new_commit_id())}
         with self._lock:
-            key = next(name for name in candidates(folder_name(stored)) if name not in self._files)
-            self._files[key] = {**sidecars, RESULT_NAME: document}
-        return StoredResult(key=key, path="", result=stored)
+            wanted = folder_name(one.result)
+            key = next(name for name in candidates(wanted) if name not in self._files)
+            self._files[key] = files
+        return StoredResult(key=key, path="", result=one.result)
 
     def get(self, key: Key, /) -> ExperimentResult:
         """

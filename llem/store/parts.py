@@ -33,6 +33,7 @@ from llem.errors import (
     SidecarIntegrityError,
 )
 from llem.store import sidecar
+from llem.store.blocks import max_bytes
 from llem.store.reading import read_regular_file
 from llem.store.staging import check_area
 
@@ -40,6 +41,8 @@ T = TypeVar("T")
 R = TypeVar("R", bound=Record)
 
 RUN_NAME = "run.json"
+MERGED_NAME = "merged.parquet"
+"""The time series of all processes, while the run is being aggregated."""
 
 _NAME = re.compile(rf"process-([0-9]{{5,20}})({'|'.join(map(re.escape, PARTS.values()))})")
 _ON_ITS_WAY = re.compile(r"\.(.+)\.[0-9a-f]{32}")
@@ -67,7 +70,7 @@ def name_at_last(name: str) -> str:
 def is_ours(name: str) -> bool:
     """Whether the file *name* of a spool is of llem."""
     name = name_at_last(name)
-    return name == RUN_NAME or index_of(name) is not None
+    return name in (RUN_NAME, MERGED_NAME) or index_of(name) is not None
 
 
 def sha256(content: bytes) -> str:
@@ -136,7 +139,7 @@ class Parts:
 
     def limit(self, name: str) -> int:
         """Most bytes that the file *name* may have."""
-        return sidecar.max_bytes(self.max_rows) if _is_samples(name) else self.max_json_bytes
+        return max_bytes(self.max_rows) if _is_samples(name) else self.max_json_bytes
 
     def content(self, name: str, what: str = "file of a process") -> bytes:
         """All bytes of the file *name*, as `read_regular_file` reads them."""

@@ -1,8 +1,11 @@
 """Opening files that may be anything: bounded, without following links, without waiting."""
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from typing import IO
 
 from llem.errors import LlemError, ResultAccessError, ResultNotFoundError
 
@@ -26,6 +29,24 @@ def read_regular_file(
         ResultNotFoundError: There is no such file.
         ResultAccessError: It is no regular file, or may not be read.
     """
+    with _opened(path, limit, too_large, what) as (fd, size):
+        return _read(fd, path, size)
+
+
+@contextlib.contextmanager
+def opened_regular_file(
+    path: str, *, limit: int, too_large: type[LlemError], what: str = "result"
+) -> Iterator[IO[bytes]]:
+    """The regular file *path*, open in the block; all else as `read_regular_file` has it."""
+    with _opened(path, limit, too_large, what) as (fd, _), os.fdopen(fd, "rb", closefd=False) as f:
+        yield f
+
+
+@contextlib.contextmanager
+def _opened(
+    path: str, limit: int, too_large: type[LlemError], what: str
+) -> Iterator[tuple[int, int]]:
+    """A descriptor of the file, and its size. Unit: bytes."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as fault:
@@ -41,7 +62,7 @@ def read_regular_file(
             )
             error.over_limit = True
             raise error
-        return _read(fd, path, status.st_size)
+        yield fd, status.st_size
     finally:
         os.close(fd)
 

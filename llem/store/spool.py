@@ -18,6 +18,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -51,7 +52,9 @@ from llem.store import sidecar
 from llem.store.durable import make_folders, name_file, remedy, sync_folder, write_new
 from llem.store.layout import STATE_NAME
 from llem.store.locks import EXCLUSIVE, SHARED, lock
+from llem.store.merge import Piece, merge
 from llem.store.parts import (
+    MERGED_NAME,
     RUN_NAME,
     Part,
     Parts,
@@ -278,6 +281,40 @@ class Spool:
         """Whether a marker of process *index* is there, whatever it says."""
         return os.path.lexists(self.folder / file_name(index, MARKER))
 
+    @contextlib.contextmanager
+    def merged(
+        self, parts: Iterable[Part], *, start_time: datetime, max_rows: int
+    ) -> Iterator[str | None]:
+        """
+        Path of the time series of all processes that left one, as long as the block runs.
+
+        Args:
+            parts: What each process left.
+            start_time: What its times are counted from.
+            max_rows: Most rows that it may have.
+
+        Gives None where no process left any samples.
+
+        Raises:
+            LlemError: A piece is not what was written, or there is no room for all.
+        """
+        into = str(self.folder / MERGED_NAME)
+        pieces = [
+            Piece(
+                path=part.timeseries,
+                shift_s=(part.conditions.start_time - start_time).total_seconds(),
+                process_index=part.process.process_index,
+            )
+            for part in parts
+            if part.timeseries is not None
+        ]
+        with contextlib.ExitStack() as stack:
+            stack.callback(_unlink, into)
+            _unlink(into)  # one who aggregated before may have died
+            if pieces:
+                merge(pieces, into, max_rows=max_rows)
+            yield into if pieces else None
+
     def files_of(self, index: int) -> Mapping[str, int]:
         """Size of each file of process *index*, by name, its marker last. Unit: bytes."""
         return self._parts.sizes(index)
@@ -447,17 +484,17 @@ class Spool:
     ) -> dict[str, bytes]:
         if timeseries is None:
             return {}
-        told = process.experiment_id
-        table = sidecar.read_table(timeseries, self.max_rows, experiment_id=told)
+        table = sidecar.read_table(timeseries, self.max_rows, experiment_id=process.experiment_id)
         if not table.num_rows:
             return {}
-        content = sidecar.encode(
-            table,
-            experiment_id=told,
-            start_time=conditions.start_time,
-            devices=process.devices,
-        )
+        heading = sidecar.heading_of_piece(process, conditions.start_time)
+        content = sidecar.encode(table, heading)
         return {file_name(process.process_index, SAMPLES): content}
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _withdraw(made: Made) -> None:

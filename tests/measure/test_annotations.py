@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from llem.domain.conditions import RequestSpan
 from llem.domain.energy import Sensor
-from llem.domain.timeseries import REQUESTS_KEY, TIMING_KEY
+from llem.domain.timeseries import MAX_REQUESTS, REQUESTS_KEY, TIMING_KEY
 from llem.measure import Timing, annotate, request_spans, timings, to_table
-from llem.measure.annotations import MAX_REQUESTS
 from llem.protocols import Device, Edge, Samples
 
 GPU = Device(index=0, uuid="GPU-0", name="Fake", sensor=Sensor.NVML_POWER, period_s=0.02)

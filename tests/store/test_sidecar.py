@@ -9,6 +9,7 @@ import sys
 from array import array
 from pathlib import Path
 
+import attrs
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -94,9 +95,43 @@ def test_a_sidecar_says_whose_samples_it_holds(store):
             "sensor": "nvml_total_energy",
             "scope": "gpu",
             "period_s": 0.05,
+            "process_index": process.process_index,
         }
-        for device in result.devices
+        for process in result.process_results
+        for device in process.devices
     }
+
+
+def devices_told(store, kept):
+    return json.loads(store.timeseries(kept).schema.metadata[b"llem.devices"])
+
+
+def test_of_one_process_the_devices_are_those_of_the_result(store):
+    """There is no other whose they could be."""
+    result = sample_result(1, 1)
+
+    told = devices_told(store, store.put(result, timeseries=small_table()))
+
+    assert [*told] == [str(device.gpu_index) for device in result.devices]
+    assert "process_index" not in told["0"]
+
+
+def test_a_device_that_two_processes_metered_is_told_of_twice(store):
+    """Each has rows of its own. Where they bear the same number, it is told of as in the result."""
+    result = sample_result(2, 1)
+    first, second = result.process_results
+    (device,) = first.devices
+    for index in (1, 0):
+        again = attrs.evolve(device, gpu_index=index)
+        both = (first, attrs.evolve(second, devices=(again,)))
+        shared = attrs.evolve(
+            result, process_results=both, devices=(device,), energy_per_device_j=None
+        )
+
+        told = devices_told(store, store.put(shared, timeseries=small_table()))
+
+        assert {one["uuid"] for one in told.values()} == {device.uuid}
+        assert [one.get("process_index") for one in told.values()] == ([0, 1] if index else [None])
 
 
 def test_a_file_of_another_run_is_refused(store):
