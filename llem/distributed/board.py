@@ -9,15 +9,17 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
 from typing import Any
 
 from llem.completeness import named
 from llem.distributed.orders import STOPPED
 from llem.errors import IncompleteRunError
 
-SLICE_S = 0.5
-"""Time after which a rank that waits looks whether another one has failed. Unit: s."""
+LEAST_WAIT_S, MOST_WAIT_S = 0.001, 0.1
+"""Time between two looks at the board: the longer a rank has waited, the longer. Unit: s."""
+
+MOMENT_S = 0.5
+"""Time that further ranks have to say what happened to them once one has. Unit: s."""
 
 GRACE_S = 3.0
 """Time that ranks have to say what happened to them, once one has failed. Unit: s."""
@@ -124,7 +126,7 @@ class Board:
         told, faults = self._told()
         while len(told) < self.count and time.monotonic() < deadline:
             if faults:
-                deadline = min(deadline, time.monotonic() + SLICE_S)
+                deadline = min(deadline, time.monotonic() + MOMENT_S)
             time.sleep(0.05)
             told, faults = self._told()
         silent = sorted({*range(self.count)} - told.keys() - {self.rank})
@@ -164,21 +166,20 @@ class Board:
         return told
 
     def _await(self, key: str, late: Callable[[], str]) -> None:
-        from torch.distributed import DistStoreError
+        # The store's own wait would print a warning for each time that it ends without the key.
+        began = time.monotonic()
+        while not self._is_told(key):
+            waited_s = time.monotonic() - began
+            if self._failures():
+                raise self._giving_up(self.report()) from None
+            if waited_s >= self.timeout_s:
+                raise self._giving_up(late()) from None
+            time.sleep(min(LEAST_WAIT_S + waited_s / 10, MOST_WAIT_S))
 
-        deadline = time.monotonic() + self.timeout_s
-        while True:
-            left = min(SLICE_S, max(deadline - time.monotonic(), 0.01))
-            try:
-                with self._reached(DistStoreError):
-                    self._store.wait([key], timedelta(seconds=left))
-            except DistStoreError:
-                if self._failures():
-                    raise self._giving_up(self.report()) from None
-                if time.monotonic() >= deadline:
-                    raise self._giving_up(late()) from None
-            else:
-                return
+    def _is_told(self, key: str) -> bool:
+        with self._reached():
+            told: bool = self._store.check([key])
+        return told
 
     def _giving_up(self, why: str) -> IncompleteRunError:
         self._gave_up = True
@@ -198,12 +199,10 @@ class Board:
         )
 
     @contextlib.contextmanager
-    def _reached(self, *passed: type[Exception]) -> Iterator[None]:
+    def _reached(self) -> Iterator[None]:
         """Have an error of the network say that it is one."""
         try:
             yield
-        except passed:
-            raise
         except Exception as fault:
             words = " ".join(str(fault).split())[:200]
             self._blamed.add(0)

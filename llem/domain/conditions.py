@@ -71,8 +71,8 @@ class GpuProcess(Record):
     """
 
     uuid: str
-    pid: int
-    memory_mb: float | None = None
+    pid: int = quantity()
+    memory_mb: float | None = quantity(None)
 
 
 @attrs.frozen(kw_only=True)

@@ -59,7 +59,9 @@ def values_of(kind: Any, rules: Mapping[str, Any]) -> st.SearchStrategy[Any]:
     elif origin is Literal:
         strategy = st.sampled_from(args)
     elif origin is tuple:
-        strategy = st.lists(values_of(args[0], rules), max_size=2).map(tuple)
+        # One of any length, or of a fixed one.
+        least, most = (0, 2) if args[-1] is ... else (len(args), len(args))
+        strategy = st.lists(values_of(args[0], rules), min_size=least, max_size=most).map(tuple)
     elif origin is Mapping:
         strategy = json_objects()
     elif kind is datetime:
