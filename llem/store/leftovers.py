@@ -124,5 +124,5 @@ def _left_in(spool: Spool) -> tuple[str, str] | None:
         return None
     if not count and not os.path.lexists(spool.folder / RUN_NAME):
         return "state", f"{path}: holds nothing of a run"
-    words = f"is a run that was not aggregated, with files of {count} processes"
+    words = f"is a run that was not aggregated, with files of {count} of its processes"
     return "unfinished", f"{path}: {words}; no process of this machine works on it"

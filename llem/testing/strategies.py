@@ -142,7 +142,8 @@ def _scalars(kind: type, rules: Mapping[str, Any]) -> st.SearchStrategy[Any]:
     if kind is bool:
         return st.booleans()
     if kind is int:
-        return st.integers(low, 2**64 - 1 if high is None else high)
+        least = -(2**63) if low is None else low
+        return st.integers(least, 2**64 - 1 if high is None else high)
     if kind is float:
         return st.floats(low, high, allow_nan=False, allow_infinity=False)
     return texts(rules.get("min_length", 0))

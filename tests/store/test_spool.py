@@ -426,7 +426,7 @@ def test_a_run_is_unfinished_once_its_processes_have_died(root, ranks):
     assert not one.is_held()
     (fault,) = store.verify().faults
     assert (fault.key, fault.kind, fault.path) == (RUN, "unfinished", str(one.folder))
-    assert "1 processes" in fault.message
+    assert "1 of its processes" in fault.message
     assert fault.advice == f"`llem aggregate {one.folder}` finishes it"
     repaired = store.repair()
     assert (repaired.moved, repaired.left) == ((), (fault,))
