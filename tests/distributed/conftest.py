@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +57,20 @@ class Launcher:
     environment: dict[str, str]
 
     def start(
-        self, count: int, plan: dict[str, Any], *words: str, name: str = "plan"
+        self,
+        count: int,
+        plan: dict[str, Any],
+        *words: str,
+        name: str = "plan",
+        within: Sequence[str] = (),
     ) -> "subprocess.Popen[str]":
-        """Start *count* ranks that follow *plan*, with *words* for the launcher."""
+        """Start *count* ranks that follow *plan*, with *words* for the launcher, *within* it."""
         said = self.folder / "said"
         said.mkdir(exist_ok=True)
         file = self.folder / f"{name}.json"
         file.write_text(json.dumps({"said": str(said), "root": str(self.folder / "root")} | plan))
         where = list(words) or ["--standalone"]
-        launcher = [sys.executable, "-m", "torch.distributed.run", *where]
+        launcher = [*within, sys.executable, "-m", "torch.distributed.run", *where]
         return subprocess.Popen(
             [*launcher, "--nproc-per-node", str(count), str(RANK), str(file)],
             env=self.environment,

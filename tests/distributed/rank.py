@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from llem.domain.config import (
     SyntheticDataset,
     WarmupConfig,
 )
+from llem.measure import SystemClock
 from llem.protocols import BackendInfo, BatchOutput, InferenceBackend
 
 PLAN: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text("utf-8"))
@@ -83,8 +85,15 @@ def engine() -> InferenceBackend:
         chosen = Sleeping()
     if "gpus" in PLAN:
         load, gpus = chosen.load, tuple(PLAN["gpus"][str(RANK)])
-        chosen.load = lambda config: attrs.evolve(load(config), device_uuids=gpus)  # type: ignore
+        chosen.load = lambda config: attrs.evolve(load(config), device_uuids=gpus)  # type: ignore[method-assign]
     return chosen
+
+
+class WrongClock(SystemClock):
+    """A clock of a machine that is set wrong."""
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=PLAN.get("wrong_by_s", {}).get(str(RANK), 0))
 
 
 def misbehave(place: str) -> None:
@@ -121,7 +130,7 @@ def main() -> None:
     Sleeping.generate = generating  # type: ignore[method-assign]
     try:
         with llem.Ranks(root, timeout_s=PLAN.get("timeout_s", 60)) as ranks:
-            llem.run_experiment(CONFIG, backend=engine(), peers=ranks)
+            llem.run_experiment(CONFIG, backend=engine(), peers=ranks, clock=WrongClock())
             misbehave("before keep")
             kept = ranks.keep()
     except (llem.LlemError, KeyboardInterrupt, RuntimeError) as error:

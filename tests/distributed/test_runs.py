@@ -1,7 +1,10 @@
 """Real runs of many ranks, which end in exactly one result."""
 
 import socket
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,27 +114,63 @@ def test_one_rank(launcher, root) -> None:
     assert kept(root).aggregation.method == "single_process"
 
 
-def test_nodes_that_share_no_file_system(launcher, tmp_path) -> None:
-    """What the other node's ranks left reaches rank 0, and nothing stays behind."""
-    gpus = {str(rank): [f"GPU-{rank}"] for rank in range(4)}
-    roots = [str(tmp_path / name) for name in ("one", "one", "two", "two")]
+def run_on_two_nodes(launcher, count: int, within: Sequence[str] = (), **plan) -> list[Any]:
+    """*count* ranks on each of two nodes of this machine, the second one *within* something."""
     port = str(free_port())
 
     def node(rank: int):
         where = ["--nnodes", "2", "--node-rank", str(rank)]
         where += ["--master-addr", "127.0.0.1", "--master-port", port]
-        plan = {"gpus": gpus, "roots": roots}
-        return launcher.start(2, plan, *where, name=f"plan{rank}")
+        return launcher.start(
+            count, plan, *where, name=f"node{rank}", within=within if rank else ()
+        )
 
-    nodes = [node(0), node(1)]
-    ends = [launcher.end(one) for one in nodes]
+    return [launcher.end(one) for one in [node(0), node(1)]]
+
+
+def test_nodes_that_share_no_file_system(launcher, tmp_path) -> None:
+    """What the other node's ranks left reaches rank 0, and nothing stays behind."""
+    gpus = {str(rank): [f"GPU-{rank}"] for rank in range(4)}
+    roots = [str(tmp_path / name) for name in ("one", "one", "two", "two")]
+
+    ends = run_on_two_nodes(launcher, 2, gpus=gpus, roots=roots)
 
     assert [end.status for end in ends] == [0, 0], [end.out for end in ends]
     result = kept(tmp_path / "one")
     assert result.aggregation.num_processes == 4
+    assert result.aggregation.clock_offsets == ()
     assert len(result.devices) == 4
+    times = ResultStore(tmp_path / "one").timeseries(next(iter(ResultStore(tmp_path / "one"))))
+    assert set(times.column("gpu_index").to_pylist()) == {0, 1, 2, 3}
     assert not list((tmp_path / "two").rglob("process-*"))
     assert not (tmp_path / "two" / ".state").exists()
+
+
+def test_nodes_with_clocks_of_their_own(launcher, root) -> None:
+    """Their times are by the clock of rank 0, and how far theirs are off is recorded."""
+    own_clock = ["unshare", "--time", "--monotonic", "100000"]
+    if subprocess.run([*own_clock, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("may not give a process a clock of its own")
+    gpus = {"0": ["GPU-0"], "1": ["GPU-1"], "2": ["GPU-2"], "3": ["GPU-3"]}
+
+    ends = run_on_two_nodes(
+        launcher, 2, own_clock, gpus=gpus, wrong_by_s={"2": -3600.0, "3": 7200.0}
+    )
+
+    assert [end.status for end in ends] == [0, 0], [end.out for end in ends]
+    result = kept(root)
+    offsets = result.aggregation.clock_offsets
+    assert [one.process_index for one in offsets] == [2, 3]
+    for one, wrong_by_s in zip(offsets, (-3600.0, 7200.0), strict=True):
+        assert abs(one.offset_s - wrong_by_s) <= one.error_bound_s + 0.01
+        assert one.error_bound_s < 0.1
+    assert result.aggregation.temporal_overlap_verified
+    starts = [process.timestamps.start for process in result.process_results]
+    assert (max(starts) - min(starts)).total_seconds() < 0.2
+    table = ResultStore(root).timeseries(next(iter(ResultStore(root))))
+    times = table.column("timestamp_s").to_pylist()
+    assert times == sorted(times)
+    assert -5 < times[0] < times[-1] < 60
 
 
 def test_an_experiment_named_with_a_slash(launcher, root) -> None:
