@@ -30,7 +30,7 @@ from llem.domain.energy import (
 from llem.domain.environment import EnvironmentSnapshot
 from llem.domain.latency import LatencyMeasurements, LatencyStatistics, WarmupResult
 from llem.domain.process import RawProcessResult
-from llem.domain.result import AggregationMetadata, ClockOffset, ExperimentResult, Methodology
+from llem.domain.result import AggregationMetadata, ExperimentResult, Methodology
 from llem.errors import AggregationError
 
 MIN_OVERLAP = 0.5
@@ -52,8 +52,6 @@ def aggregate_results(
     warmup_excluded_samples: int | None = None,
     reproducibility_notes: str = "",
     allow_mixed_backends: bool = False,
-    clock_offsets: Iterable[ClockOffset] = (),
-    aggregation_warnings: Iterable[str] = (),
 ) -> ExperimentResult:
     """
     One result from what each process measured. Their order does not matter.
