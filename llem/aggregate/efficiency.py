@@ -6,7 +6,7 @@ import attrs
 
 from llem.aggregate.devices import source_of
 from llem.aggregate.latency import request_latency, tpot_ms
-from llem.aggregate.unknown import exact_sum, highest, ratio, total, weighted_mean
+from llem.aggregate.unknown import exact_sum, highest, product, ratio, total, weighted_mean
 from llem.domain.efficiency import (
     BatchEfficiencyMetrics,
     ExtendedEfficiencyMetrics,
@@ -104,18 +104,15 @@ def _vram_mb(processes: Sequence[RawProcessResult]) -> float | None:
 
 
 def _utilisation(processes: Sequence[RawProcessResult]) -> GPUUtilisationMetrics:
-    """Means over all samples, those of a summary by their number."""
+    """Means over all samples; a summary counts by the number of its own."""
     known = [_utilisation_of_one(process) for process in processes]
     if len(known) == 1:
         return known[0]
-    sampled = [one for one in known if one.sm_utilisation_mean is not None]
     moved = [one for one in known if one.memory_bandwidth_utilisation is not None]
+    mean, samples = _busy(processes)
     return GPUUtilisationMetrics(
-        sm_utilisation_mean=weighted_mean(
-            ((one.sm_utilisation_mean, one.sm_utilisation_samples) for one in sampled),
-            "sm_utilisation_mean",
-        ),
-        sm_utilisation_samples=sum(one.sm_utilisation_samples for one in sampled),
+        sm_utilisation_mean=mean,
+        sm_utilisation_samples=samples,
         memory_bandwidth_utilisation=weighted_mean(
             ((one.memory_bandwidth_utilisation, one.sm_utilisation_samples) for one in moved),
             "memory_bandwidth_utilisation",
@@ -124,11 +121,23 @@ def _utilisation(processes: Sequence[RawProcessResult]) -> GPUUtilisationMetrics
 
 
 def _utilisation_of_one(process: RawProcessResult) -> GPUUtilisationMetrics:
-    samples, own = process.gpu_utilisation_samples, _metrics(process).gpu_utilisation
-    if not samples:
+    own = _metrics(process).gpu_utilisation
+    if not process.gpu_utilisation_samples:
         return own
-    mean = exact_sum(samples, "gpu_utilisation_samples") / len(samples)
-    return attrs.evolve(own, sm_utilisation_mean=mean, sm_utilisation_samples=len(samples))
+    mean, samples = _busy([process])
+    return attrs.evolve(own, sm_utilisation_mean=mean, sm_utilisation_samples=samples)
+
+
+def _busy(processes: Sequence[RawProcessResult]) -> tuple[float | None, int]:
+    """Mean over all samples of the utilisation, and their number."""
+    field = "gpu_utilisation_samples"
+    raw = [value for process in processes for value in process.gpu_utilisation_samples]
+    own = [_metrics(p).gpu_utilisation for p in processes if not p.gpu_utilisation_samples]
+    sums = [product(one.sm_utilisation_mean, one.sm_utilisation_samples, field) for one in own]
+    samples = len(raw) + sum(
+        one.sm_utilisation_samples for one in own if one.sm_utilisation_mean is not None
+    )
+    return ratio(exact_sum([*raw, *(x for x in sums if x is not None)], field), samples), samples
 
 
 def _batch(processes: Sequence[RawProcessResult]) -> BatchEfficiencyMetrics:
