@@ -20,7 +20,7 @@ from llem.aggregate.unknown import exact_sum
 
 CHUNK = 2**15
 """Values looked at in one go: they stay in the cache."""
-PARTITIONED = 2**20
+PARTITIONED = 2**22
 """Up to so many values are partitioned as a whole: bins would take more memory than they."""
 KEPT = 2**24
 """Up to so many values are kept as float64; more are converted anew by each pass."""
@@ -54,7 +54,7 @@ def select(
         AggregationError: Their sum is larger than a float can be.
     """
     values = Values(parts)
-    survey = Survey(with_bins=values.count > PARTITIONED)
+    survey = Survey(values.count)
     for chunk in values.chunks():
         survey.add(chunk)
     total = exact_sum(survey.terms if survey.is_moderate else _each(parts), field)
@@ -101,7 +101,8 @@ class Values:
     def partitioned(self, ranks: Sequence[int]) -> dict[int, float]:
         """The value of each of *ranks*, once all chunks were asked for. Changes their order."""
         assert self._kept is not None  # noqa: S101, few enough are kept
-        self._kept.partition(ranks)
+        if ranks:
+            self._kept.partition(ranks)
         return {rank: float(self._kept[rank]) for rank in ranks}
 
 
@@ -114,14 +115,17 @@ class Survey:
         greatest: The greatest value.
         is_moderate: Whether *terms* were taken of all values.
         terms: What has exactly the sum of all values.
-        counts: How many values have which leading bits. None: they were not counted.
+        counts: How many values have which leading bits. None: they are not counted.
     """
 
-    def __init__(self, *, with_bins: bool) -> None:
+    def __init__(self, count: int) -> None:
         self.least, self.greatest = math.inf, 0.0
         self.is_moderate = True
         self.terms: list[float] = []
-        self.counts = np.zeros(1 << (63 - FIRST_SHIFT), np.int64) if with_bins else None
+        self.counts: npt.NDArray[np.integer] | None = None
+        if count > PARTITIONED:
+            kind = np.int32 if count <= KEPT else np.int64
+            self.counts = np.zeros(1 << (63 - FIRST_SHIFT), kind)
 
     def add(self, chunk: Floats) -> None:
         """Look at the values of *chunk*."""
@@ -179,7 +183,9 @@ class _Bin:
     ranks: list[int]
 
 
-def _bins(counts: Bits, low: int, shift: int, below: int, ranks: Sequence[int]) -> Iterator[_Bin]:
+def _bins(
+    counts: npt.NDArray[np.integer], low: int, shift: int, below: int, ranks: Sequence[int]
+) -> Iterator[_Bin]:
     """
     The bins that hold *ranks*.
 
@@ -191,7 +197,9 @@ def _bins(counts: Bits, low: int, shift: int, below: int, ranks: Sequence[int]) 
         ranks: Wanted ranks, sorted.
     """
     up_to = np.cumsum(counts, out=counts)
-    places = np.searchsorted(up_to, [rank - below for rank in ranks], side="right").tolist()
+    # Of another type they would have it converted as a whole.
+    within_bins = np.array([rank - below for rank in ranks], up_to.dtype)
+    places = np.searchsorted(up_to, within_bins, side="right").tolist()
     for place, within in itertools.groupby(zip(places, ranks, strict=True), lambda pair: pair[0]):
         before = int(up_to[place - 1]) if place else 0
         yield _Bin(
@@ -272,7 +280,7 @@ def _inside(bits: Bits, one: _Bin) -> Bits:
     return picked
 
 
-def _add(counts: Bits, more: Bits, first: int) -> None:
+def _add(counts: npt.NDArray[np.integer], more: Bits, first: int) -> None:
     counts[first : first + len(more)] += more
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ranks import MILLISECONDS, aggregate, process
 
 from llem.aggregate import latency_statistics, percentile
+from llem.domain.efficiency import ExtendedEfficiencyMetrics, RequestLatencyMetrics
 from llem.domain.latency import LatencyMeasurements
 
 
@@ -107,3 +108,45 @@ def test_time_per_output_token_is_the_mean_interval() -> None:
 
     assert aggregate(*run).extended_metrics.tpot_ms == 4
     assert aggregate(process()).extended_metrics.tpot_ms is None
+
+
+def summed_up(mean: float | None, samples: int, tpot: float | None = None) -> dict[str, Any]:
+    latency = RequestLatencyMetrics(
+        e2e_latency_mean_ms=mean, e2e_latency_p99_ms=mean, e2e_latency_samples=samples
+    )
+    metrics = ExtendedEfficiencyMetrics(request_latency=latency, tpot_ms=tpot)
+    return {"extended_metrics": metrics}
+
+
+def test_means_of_requests_are_weighted_by_their_number() -> None:
+    """Where there is nothing else; their percentiles are lost."""
+    run = [process(0, **summed_up(10.0, 3)), process(1, **summed_up(50.0, 1)), process(2)]
+
+    found = aggregate(*run).extended_metrics.request_latency
+
+    assert found == RequestLatencyMetrics(e2e_latency_mean_ms=20.0, e2e_latency_samples=4)
+    alone = aggregate(run[0]).extended_metrics
+    assert alone == attrs.evolve(run[0].extended_metrics, memory=alone.memory)
+
+
+def test_raw_latencies_go_before_summaries() -> None:
+    """Statistics are computed of values where there are any."""
+    raw = process(0, per_request_latencies_ms=(1.0, 3.0), **summed_up(50.0, 9, 7.0))
+
+    for run in ([raw], [raw, process(1, **summed_up(50.0, 9))]):
+        found = aggregate(*run).extended_metrics.request_latency
+        assert (found.e2e_latency_mean_ms, found.e2e_latency_samples) == (2, 2)
+
+
+def test_time_per_output_token_of_summaries_is_weighted_by_tokens() -> None:
+    """Intervals go before it where they were kept."""
+    run = [
+        process(0, tokens=(1, 30), **summed_up(None, 0, 10.0)),
+        process(1, tokens=(1, 10), **summed_up(None, 0, 50.0)),
+    ]
+
+    assert aggregate(*run).extended_metrics.tpot_ms == 20
+    assert aggregate(run[0]).extended_metrics.tpot_ms == 10
+    assert aggregate(*run, process(2)).extended_metrics.tpot_ms is None
+    kept = process(2, latencies=LatencyMeasurements(itl_full_ms=(3.0, 5.0)))
+    assert aggregate(*run, kept).extended_metrics.tpot_ms == 4

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from ranks import HASH, START, aggregate, process, runs, some_processes
 
 from llem.codec import from_json, to_json
+from llem.domain.efficiency import ExtendedEfficiencyMetrics
 from llem.errors import AggregationError
+from llem.testing import process_results
 
 
 @given(runs(), st.randoms(use_true_random=False))
@@ -48,6 +50,53 @@ def test_one_process_is_the_identity(one) -> None:
         assert result.total_energy_j == one.energy_metrics.total_energy_j
     if len(one.devices) == 1:
         assert result.total_energy_j == one.devices[0].energy_j
+
+
+@given(process_results())
+def test_one_process_is_the_identity_whatever_it_says(one) -> None:
+    """Also where its figures do not go together, as long as they can be added up."""
+    try:
+        result = aggregate(one)
+    except AggregationError as error:
+        assert "is larger than" in str(error)  # noqa: PT017
+        return
+
+    metrics, own = one.inference_metrics, one.extended_metrics or ExtendedEfficiencyMetrics()
+    made = result.extended_metrics
+    assert result.total_tokens == metrics.total_tokens
+    assert result.total_inference_time_sec == metrics.inference_time_sec
+    assert result.total_flops == one.compute_metrics.flops_total
+    assert result.thermal_throttle == one.thermal_throttle
+    assert result.warmup_result == one.warmup_result
+    assert (made.batch, made.kv_cache) == (own.batch, own.kv_cache)
+    assert made.token_efficiency_index == own.token_efficiency_index
+    wanted = {k: v for k, v in attrs.asdict(own.memory).items() if k != "tokens_per_gb_vram"}
+    assert attrs.asdict(made.memory) | wanted == attrs.asdict(made.memory)
+    if not one.per_request_latencies_ms:
+        assert made.request_latency == own.request_latency
+    if not one.gpu_utilisation_samples:
+        assert made.gpu_utilisation == own.gpu_utilisation
+    if result.latency_stats is None:
+        assert made.tpot_ms == own.tpot_ms
+    if not one.devices:
+        assert result.total_energy_j == one.energy_metrics.total_energy_j
+    if (breakdown := one.energy_breakdown) is not None:
+        assert result.baseline_power_w == breakdown.baseline_power_w
+        assert result.energy_breakdown.phases == breakdown.phases
+        assert result.energy_breakdown.baseline_method == breakdown.baseline_method
+
+
+@pytest.mark.parametrize("seconds", [0.0, 5e-324])
+def test_a_rate_over_no_time_is_what_the_process_says(seconds: float) -> None:
+    """A float may not hold tokens by seconds."""
+    one = process(window=(0, 0))
+    metrics = attrs.evolve(one.inference_metrics, inference_time_sec=seconds, tokens_per_second=7.0)
+
+    result = aggregate(attrs.evolve(one, inference_metrics=metrics))
+
+    assert result.avg_tokens_per_second == 7
+    assert result.flops_per_second is None
+    assert aggregate(one, process(1, window=(0, 0))).avg_tokens_per_second == 0
 
 
 def test_one_process_says_how_it_was_aggregated() -> None:

@@ -6,6 +6,14 @@ from typing import Any
 from hypothesis import strategies as st
 
 from llem.aggregate import aggregate_results
+from llem.domain.efficiency import (
+    BatchEfficiencyMetrics,
+    ExtendedEfficiencyMetrics,
+    GPUUtilisationMetrics,
+    KVCacheEfficiencyMetrics,
+    MemoryEfficiencyMetrics,
+    RequestLatencyMetrics,
+)
 from llem.domain.energy import (
     BaselineMethod,
     DeviceEnergy,
@@ -88,16 +96,50 @@ SECONDS = st.integers(0, 10**9).map(lambda microseconds: microseconds / 1e6)
 MILLISECONDS = st.lists(st.floats(0, 1e6), max_size=8).map(tuple)
 
 
+def some_metrics() -> st.SearchStrategy[ExtendedEfficiencyMetrics]:
+    """Summaries of moderate size, as much of them as a process may know."""
+    figure, count = st.none() | st.floats(0, 1e6), st.none() | st.integers(0, 1000)
+    share = st.none() | st.floats(0, 1)
+    return st.builds(
+        ExtendedEfficiencyMetrics,
+        tpot_ms=figure,
+        memory=st.builds(
+            MemoryEfficiencyMetrics, total_vram_mb=figure, peak_memory_mb=figure, kv_cache_mb=figure
+        ),
+        gpu_utilisation=st.builds(
+            GPUUtilisationMetrics,
+            sm_utilisation_mean=figure,
+            sm_utilisation_samples=st.integers(0, 1000),
+            memory_bandwidth_utilisation=figure,
+        ),
+        batch=st.builds(
+            BatchEfficiencyMetrics,
+            effective_batch_size=figure,
+            padding_overhead=share,
+            num_batches=count,
+        ),
+        kv_cache=st.builds(
+            KVCacheEfficiencyMetrics, kv_cache_hit_rate=share, kv_cache_blocks_used=count
+        ),
+        request_latency=st.builds(
+            RequestLatencyMetrics,
+            e2e_latency_mean_ms=figure,
+            e2e_latency_samples=st.integers(0, 1000),
+        ),
+    )
+
+
 @st.composite
 def some_processes(draw: st.DrawFn, index: int = 0) -> RawProcessResult:
     """One process of a run, with whatever it may have measured."""
     begin = draw(SECONDS)
     counts = st.integers(0, 10**9)
+    window = begin, begin + draw(SECONDS)
     uuids = draw(st.lists(st.sampled_from("abcdef"), max_size=3, unique=True))
     measured = st.builds(LatencyMeasurements, ttft_ms=MILLISECONDS, itl_full_ms=MILLISECONDS)
     return process(
         index,
-        window=(begin, begin + draw(SECONDS)),
+        window=window,
         tokens=draw(st.tuples(st.none() | counts, st.none() | counts)),
         devices=tuple(device(uuid, draw(JOULES)) for uuid in uuids),
         energy_j=draw(JOULES),
@@ -109,6 +151,8 @@ def some_processes(draw: st.DrawFn, index: int = 0) -> RawProcessResult:
         thermal_throttle=draw(
             st.none() | st.builds(ThermalThrottleInfo, detected=st.booleans(), power=st.booleans())
         ),
+        extended_metrics=draw(st.none() | some_metrics()),
+        gpu_uuid=draw(st.none() | st.sampled_from("abc")),
     )
 
 
