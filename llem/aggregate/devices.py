@@ -175,7 +175,7 @@ def _as_one(readings: Sequence[Reading]) -> DeviceEnergy | None:
 
 def _coverage(readings: Sequence[Reading]) -> float | None:
     """Mean weighted by the length of the windows."""
-    mean = weighted_mean(
+    return weighted_mean(
         (
             (reading.device.coverage, reading.window.length_us)
             for reading in readings
@@ -183,7 +183,6 @@ def _coverage(readings: Sequence[Reading]) -> float | None:
         ),
         "coverage",
     )
-    return None if mean is None else min(mean, 1.0)
 
 
 def _disagreement(counter_j: float | None, integrated_j: float | None) -> float | None:
