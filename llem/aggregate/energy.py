@@ -100,8 +100,14 @@ def _baseline_power_w(process: RawProcessResult) -> float | None:
 
 
 def _weakest_method(known: Sequence[EnergyBreakdown]) -> BaselineMethod | None:
-    methods = {breakdown.baseline_method for breakdown in known}
-    return methods.pop() if len(methods) == 1 else BaselineMethod.CACHED
+    """A fresh idle power says more than one of an earlier run, and that more than nothing."""
+    strongest_first = [
+        BaselineMethod.FRESH,
+        BaselineMethod.CACHED,
+        BaselineMethod.UNAVAILABLE,
+        None,
+    ]
+    return max((one.baseline_method for one in known), key=strongest_first.index)
 
 
 def _phases(processes: Sequence[RawProcessResult]) -> tuple[PhaseEnergy, ...]:

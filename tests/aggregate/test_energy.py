@@ -134,6 +134,9 @@ def test_idle_power_of_sets_that_share_a_part_is_unknown() -> None:
         ([BaselineMethod.FRESH] * 2, BaselineMethod.FRESH),
         ([BaselineMethod.CACHED] * 2, BaselineMethod.CACHED),
         ([BaselineMethod.FRESH, BaselineMethod.CACHED], BaselineMethod.CACHED),
+        ([BaselineMethod.CACHED, BaselineMethod.FRESH], BaselineMethod.CACHED),
+        ([BaselineMethod.FRESH, BaselineMethod.UNAVAILABLE], BaselineMethod.UNAVAILABLE),
+        ([None, BaselineMethod.UNAVAILABLE], None),
     ],
 )
 def test_baseline_method_of_several(methods, together) -> None:

@@ -28,6 +28,13 @@ def test_attribution_of_one_device(windows, attributed: bool) -> None:
     assert ("shared a device" in " ".join(metadata.warnings)) is not attributed
 
 
+def test_one_shared_device_among_others_is_enough() -> None:
+    """The others are nobody else's."""
+    run = [process(i, devices=(device(f"GPU-{i}"), device("GPU-x", gpu_index=1))) for i in range(2)]
+
+    assert aggregate(*run).aggregation.gpu_attribution_verified is False
+
+
 def test_a_device_named_twice_by_one_process_is_attributed() -> None:
     """It is shared with nobody."""
     twice = process(0, devices=(device("GPU-a"), device("GPU-a", gpu_index=1)))
