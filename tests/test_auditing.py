@@ -924,3 +924,50 @@ def test_when_two_figures_agree(
     assert check.agrees is agrees
     assert Audit(checks=(check,)).agrees is (agrees is not False)
     assert Audit(checks=(check,)).complete is (recorded is None or agrees is not None)
+
+
+# Several processes
+
+
+@pytest.mark.parametrize("later_s", [0.0, 10.0, 60.0])
+def test_several_processes_on_the_same_devices(run: Experiment, later_s: float) -> None:
+    """Readings add up where they lie apart in time, and otherwise one counts."""
+    (first,) = run.result.process_results
+    step = timedelta(seconds=later_s)
+    second = attrs.evolve(
+        first,
+        process_index=1,
+        timestamps=attrs.evolve(
+            first.timestamps, start=first.timestamps.start + step, end=first.timestamps.end + step
+        ),
+    )
+    result = aggregate_results(
+        [first, second], measurement_config_hash=run.result.measurement_config_hash
+    )
+
+    found = audit(result, None)
+
+    total = only(found, "total_energy_j")
+    assert total.agrees
+    assert result.total_energy_j == pytest.approx(
+        run.result.total_energy_j * (2 if later_s == 60 else 1)
+    )
+    assert differing(found) == []
+    doubled = attrs.evolve(result, total_energy_j=1.01 * result.total_energy_j)
+    assert "total_energy_j" in differing(audit(doubled, None))
+
+
+def test_energies_that_cannot_be_summed_are_named(run: Experiment) -> None:
+    """A record may hold what no float can add up."""
+    (first,) = run.result.process_results
+    large = tuple(attrs.evolve(device, energy_j=1e308) for device in first.devices)
+    later = timedelta(seconds=60)
+    window = attrs.evolve(
+        first.timestamps, start=first.timestamps.start + later, end=first.timestamps.end + later
+    )
+    one = attrs.evolve(first, devices=large)
+    two = attrs.evolve(one, process_index=1, timestamps=window)
+
+    found = audit(attrs.evolve(run.result, process_results=(one, two)), None)
+
+    assert "total_energy_j can be summed" in differing(found)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llem.aggregate import aggregate_results, wall_clock_sec
+from llem.aggregate import aggregate_results, distinct_devices, wall_clock_sec
 from llem.auditing.check import (
     EDGE_TOLERANCE_S,
     RELATIVE_TOLERANCE,
@@ -14,7 +14,6 @@ from llem.auditing.check import (
     rounding,
 )
 from llem.codec import measurement_config_hash, to_mapping
-from llem.domain.energy import DeviceEnergy
 from llem.domain.result import ExperimentResult
 from llem.errors import LlemError
 from llem.recording import energy_metrics
@@ -136,7 +135,11 @@ def totals(result: ExperimentResult) -> Iterator[Check]:
 
 
 def _total(result: ExperimentResult) -> Iterator[Check]:
-    energies = [*_distinct(result).values()]
+    try:
+        energies = [device.energy_j for device in distinct_devices(result.process_results)]
+    except BEYOND_SUMS:
+        yield applies("total_energy_j can be summed", recorded=True, recomputed=False)
+        return
     known = [energy for energy in energies if energy is not None]
     without = not all(process.devices for process in result.process_results)
     if not energies and result.total_energy_j is None:
@@ -264,17 +267,3 @@ def _joined(path: str, name: str) -> str:
 
 def _is_figure(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-
-
-def _distinct(result: ExperimentResult) -> dict[str, float | None]:
-    """Energy of each device that a process saw, of several figures the largest."""
-    largest: dict[str, DeviceEnergy] = {}
-    for device in (device for process in result.process_results for device in process.devices):
-        if device.uuid not in largest or _rank(device) > _rank(largest[device.uuid]):
-            largest[device.uuid] = device
-    return {uuid: device.energy_j for uuid, device in largest.items()}
-
-
-def _rank(device: DeviceEnergy) -> float:
-    """No figure at all ranks below one of 0."""
-    return -1.0 if device.energy_j is None else device.energy_j

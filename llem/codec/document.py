@@ -9,7 +9,7 @@ integer beyond 64 bits has become a float of at least 2**63.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -40,18 +40,39 @@ def canonical_json(document: Mapping[str, Any]) -> bytes:
 
     It is what the standard library writes with ``json.dumps(document, sort_keys=True,
     separators=(",", ":"), ensure_ascii=False)``, in UTF-8, so that anyone can check a digest.
-    orjson writes the same three times as fast where no float needs an exponent; how it writes
+    """
+    return b"".join(_canonical_parts(document))
+
+
+def _canonical_parts(node: Any) -> Iterator[bytes]:
+    """
+    The canonical JSON of *node*, bit by bit.
+
+    orjson writes the same many times as fast where no float needs an exponent; how it writes
     exponents differs between its versions.
     """
-    if _has_exponents(document):
-        text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return text.encode()
-    return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+    if not _has_exponents(node):
+        yield orjson.dumps(node, option=orjson.OPT_SORT_KEYS)
+    elif node.__class__ is dict:
+        for i, key in enumerate(sorted(node)):
+            yield (b"," if i else b"{") + json.dumps(key, ensure_ascii=False).encode() + b":"
+            yield from _canonical_parts(node[key])
+        yield b"}"
+    elif node.__class__ is float or all(item.__class__ is float for item in node):
+        yield json.dumps(node, separators=(",", ":")).encode()
+    else:
+        for i, item in enumerate(node):
+            yield b"," if i else b"["
+            yield from _canonical_parts(item)
+        yield b"]"
 
 
 def content_sha256(document: Mapping[str, Any]) -> str:
     """SHA-256 of the canonical JSON of *document*, 64 hex digits."""
-    return hashlib.sha256(canonical_json(document)).hexdigest()
+    digest = hashlib.sha256()
+    for part in _canonical_parts(document):
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def is_content(document: Mapping[str, Any], sha256: str) -> bool:
@@ -69,7 +90,8 @@ def _has_exponents(node: Any) -> bool:
         return any(map(_has_exponents, node.values()))
     if kind is list or kind is tuple:
         if plain_floats(node, _LEAST_POSITIONAL):
-            return bool(node) and max(node) >= _LEAST_EXPONENT
+            # None of them is as large as to need an exponent.
+            return False
         return any(map(_has_exponents, node))
     return False
 

@@ -36,7 +36,8 @@ def test_any_floats(values):
     ],
 )
 def test_floats_near_the_exponent(value):
-    for document in ({"a": value}, {"a": [1.0, value]}, {"a": [{"b": value}, None]}):
+    beside = {"b": [], "a": {'é"': value}, "\n": [[value], [{}], "é", 7, value, (1, 2.5)]}
+    for document in ({"a": value}, {"a": [1.0, value]}, {"a": [{"b": value}, None]}, beside):
         assert canonical_json(document) == standard(document)
 
 

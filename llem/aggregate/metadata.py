@@ -1,0 +1,77 @@
+"""How the processes became one result, and what speaks against that they are one run."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from llem.aggregate.devices import Counted
+from llem.aggregate.unknown import exact_sum
+from llem.aggregate.windows import common_us, some_overlap, window_of
+from llem.domain.process import RawProcessResult
+from llem.domain.result import AggregationMetadata, ClockOffset
+
+MIN_OVERLAP = 0.5
+"""Share of the shortest window that all processes must have in common to have run together."""
+
+
+def aggregation_metadata(
+    processes: Sequence[RawProcessResult],
+    counted: Sequence[Counted],
+    *,
+    clock_offsets: Iterable[ClockOffset] = (),
+    warnings: Iterable[str] = (),
+) -> AggregationMetadata:
+    """
+    Overlap and attribution are not checked of one process, which is not that they failed.
+
+    Args:
+        processes: What each process measured.
+        counted: Readings that count.
+        clock_offsets: How far the clocks of other machines were off.
+        warnings: What went before, and stands before what is met here.
+    """
+    rates = [process.inference_metrics.tokens_per_second for process in processes]
+    one = len(processes) == 1
+    share = _shared_time(processes)
+    attributed = None if one else _attributed(processes)
+    return AggregationMetadata(
+        method="single_process" if one else "late_aggregation",
+        num_processes=len(processes),
+        temporal_overlap_verified=None if one else share >= MIN_OVERLAP,
+        gpu_attribution_verified=attributed,
+        mean_process_tokens_per_second=exact_sum(rates, "mean_process_tokens_per_second")
+        / len(rates),
+        warnings=(*warnings, *_warnings(share, attributed, counted)),
+        clock_offsets=tuple(clock_offsets),
+    )
+
+
+def _shared_time(processes: Sequence[RawProcessResult]) -> float:
+    """Time that lies in all windows, as a share of the shortest."""
+    windows = [window_of(process) for process in processes]
+    return max(common_us(windows), 0) / min(window.length_us for window in windows)
+
+
+def _attributed(processes: Sequence[RawProcessResult]) -> bool | None:
+    """Whether no device was metered by two processes at once. None: some have no evidence."""
+    if not all(process.devices for process in processes):
+        return None
+    metering: dict[str, list[RawProcessResult]] = {}
+    for process in processes:
+        for uuid in {device.uuid for device in process.devices}:
+            metering.setdefault(uuid, []).append(process)
+    return not any(some_overlap([*map(window_of, several)]) for several in metering.values())
+
+
+def _warnings(share: float, attributed: bool | None, counted: Iterable[Counted]) -> Iterator[str]:
+    if share < MIN_OVERLAP:
+        yield (
+            f"the processes did not run at the same time: all of them ran during {share:.0%} of "
+            f"the shortest, less than {MIN_OVERLAP:.0%}"
+        )
+    if attributed is False:
+        yield "processes shared a device, whose energy is counted once"
+    for one in counted:
+        if one.is_lower_bound:
+            yield (
+                f"energy of {one.source} is a lower bound: its readings overlap in part, and "
+                f"{one.uncounted_us / 1e6:.3g} s lie in none that counts"
+            )

@@ -1,0 +1,110 @@
+"""What is checked of several processes, and what is warned of."""
+
+import pytest
+from ranks import aggregate, device, process
+
+from llem.domain.result import ClockOffset
+from llem.errors import AggregationError
+
+
+@pytest.mark.parametrize(
+    ("windows", "attributed"),
+    [
+        ([(0, 60), (0, 60)], False),
+        ([(0, 60), (59, 90)], False),
+        ([(0, 60), (60, 90)], True),
+        ([(0, 60), (70, 90)], True),
+        ([(0, 60), (70, 90), (10, 20)], False),
+        ([(5, 5), (5, 5)], False),
+    ],
+)
+def test_attribution_of_one_device(windows, attributed: bool) -> None:
+    """Fine as long as no two metered it at the same time."""
+    run = [process(i, window=w, devices=(device("GPU-a"),)) for i, w in enumerate(windows)]
+
+    metadata = aggregate(*run).aggregation
+
+    assert metadata.gpu_attribution_verified is attributed
+    assert ("shared a device" in " ".join(metadata.warnings)) is not attributed
+
+
+def test_one_shared_device_among_others_is_enough() -> None:
+    """The others are nobody else's."""
+    run = [process(i, devices=(device(f"GPU-{i}"), device("GPU-x", gpu_index=1))) for i in range(2)]
+
+    assert aggregate(*run).aggregation.gpu_attribution_verified is False
+
+
+def test_a_device_named_twice_by_one_process_is_attributed() -> None:
+    """It is shared with nobody."""
+    twice = process(0, devices=(device("GPU-a"), device("GPU-a", gpu_index=1)))
+
+    assert aggregate(twice, process(1)).aggregation.gpu_attribution_verified is True
+
+
+@pytest.mark.parametrize(
+    ("windows", "overlap"),
+    [
+        ([(0, 60), (5, 5)], True),
+        ([(0, 60), (0, 0)], True),
+        ([(0, 60), (60, 60)], False),
+        ([(5, 5), (5, 5)], True),
+        ([(5, 5), (6, 6)], False),
+    ],
+)
+def test_a_window_of_no_length_overlaps_what_it_lies_in(windows, overlap: bool) -> None:
+    """The last moment of a window is no part of it."""
+    metadata = aggregate(*(process(i, window=w) for i, w in enumerate(windows))).aggregation
+
+    assert metadata.temporal_overlap_verified is overlap
+
+
+def test_too_little_overlap_says_how_much() -> None:
+    """None is none, and not less."""
+    some = aggregate(process(0, window=(0, 60)), process(1, window=(50, 90))).aggregation
+    none = aggregate(process(0, window=(0, 60)), process(1, window=(70, 90))).aggregation
+
+    assert [*some.warnings] == [
+        (
+            "the processes did not run at the same time: all of them ran during 25% of the "
+            "shortest, less than 50%"
+        )
+    ]
+    assert "during 0% of the shortest" in none.warnings[0]
+
+
+def test_what_went_before_stands_before() -> None:
+    """Warnings, and how far clocks were off."""
+    offset = ClockOffset(process_index=1, node="b", offset_s=-0.1, error_bound_s=0.01)
+
+    several = aggregate(
+        process(0),
+        process(1, devices=(device("GPU-0"),)),
+        clock_offsets=iter([offset]),
+        aggregation_warnings=iter(["first", "second"]),
+    ).aggregation
+    alone = aggregate(process(), clock_offsets=[offset], aggregation_warnings=["x"]).aggregation
+
+    assert several.clock_offsets == (offset,)
+    assert several.warnings == (
+        "first",
+        "second",
+        "processes shared a device, whose energy is counted once",
+    )
+    assert (alone.clock_offsets, alone.warnings) == ((offset,), ("x",))
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"energy_j": 1e308}, "total_energy_j"),
+        ({"flops": 1e308}, "total_flops"),
+        ({"per_request_latencies_ms": (1e308,)}, "per_request_latencies_ms"),
+        ({"gpu_utilisation_samples": (1e308,)}, "gpu_utilisation_samples"),
+        ({"idle_w": 1e307}, "idle energy"),
+    ],
+)
+def test_a_sum_beyond_all_floats_is_refused_by_name(fields, named: str) -> None:
+    """One process may have it, two have not."""
+    with pytest.raises(AggregationError, match=f"^{named} of all processes is larger than"):
+        aggregate(process(0, **fields), process(1, **fields))
