@@ -21,8 +21,9 @@ from llem.domain.timeseries import REQUESTS_KEY, STRIDE_KEY, TIMING_KEY
 from llem.experiment import Experiment
 from llem.measure import ReplayMeter
 from llem.protocols import Clock, Device, Samples
-from llem.store import Piece, ResultStore, merge
+from llem.store import ResultStore
 from llem.store.blocks import BlockWriter
+from llem.store.merge import Piece, merge
 
 CONFIG = ExperimentConfig(
     model="mine", backend="theirs", baseline=BaselineConfig(enabled=False), random_seed=1

@@ -3,18 +3,15 @@
 from llem.store.files import load
 from llem.store.filesystem import ResultStore
 from llem.store.memory import MemoryStore
-from llem.store.merge import Piece, merge
 from llem.store.repair import Moved, Repair
 from llem.store.verify import StoreFault, Verification
 
 __all__ = [
     "MemoryStore",
     "Moved",
-    "Piece",
     "Repair",
     "ResultStore",
     "StoreFault",
     "Verification",
     "load",
-    "merge",
 ]
