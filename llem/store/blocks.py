@@ -180,12 +180,12 @@ class BlockWriter:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        """Close it, or leave a file that is none where the block failed."""
+        """Close it, or let go of it where the block failed: then there is no file to be read."""
         try:
             if kind is None:
                 self.close()
         finally:
-            # Or it would write a footer whenever it is collected.
+            # Or it would close itself, and fail once more, whenever it is collected.
             self._writer.is_open = False
 
     def write(self, block: "pa.Table") -> None:
