@@ -285,3 +285,13 @@ def test_a_process_without_samples_is_not_checked(merged: Merged) -> None:
     assert {f"{name} integrated_j" for name in DEVICES if name[8] == "0"} <= agreeing(found)
     unchecked = {check.name for check in found.checks if check.agrees is None}
     assert {f"{name} integrated_j" for name in DEVICES if name[8] != "0"} <= unchecked
+
+
+def test_phases_without_a_device_are_not_checked(merged: Merged) -> None:
+    """There is nothing that they would be the energy of."""
+    result = changed_process(merged.result, 1, lambda process: attrs.evolve(process, devices=()))
+
+    found = audit(result, merged.table)
+
+    (prefill,) = [c for c in found.checks if c.name == "process 1 phases.prefill.energy_j"]
+    assert prefill.agrees is None

@@ -206,7 +206,7 @@ class BlockWriter:
 
         table = pa.concat_tables(self._held)
         for start in range(0, rows, GROUP_ROWS):
-            group = table.slice(start, min(GROUP_ROWS, rows - start)).combine_chunks()
+            group = table.slice(start, min(GROUP_ROWS, rows - start))
             self._writer.write_table(group, row_group_size=GROUP_ROWS)
         self._held = [table.slice(rows)]
         self._rows -= rows

@@ -16,7 +16,7 @@ from llem.store.blocks import BlockWriter, SeriesFile, encoded
 from llem.store.columns import schema_of
 from llem.testing.examples import table_of
 
-ROWS = 5000
+ROWS = 50_000
 TABLE = table_of(
     [tick / 7 for tick in range(ROWS)],
     1,
@@ -38,7 +38,7 @@ WHOLE = written([TABLE])
 
 @pytest.fixture
 def small_groups(monkeypatch):
-    monkeypatch.setattr(llem.store.blocks, "GROUP_ROWS", 1300)
+    monkeypatch.setattr(llem.store.blocks, "GROUP_ROWS", 13_000)
 
 
 @given(st.lists(st.integers(0, ROWS), max_size=9).map(sorted))
@@ -50,14 +50,14 @@ def test_the_same_rows_are_the_same_bytes(cuts):
     assert written(blocks) == WHOLE
     assert b"".join(encoded(blocks, schema_of())) == WHOLE
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(llem.store.blocks, "GROUP_ROWS", 1300)
+        patch.setattr(llem.store.blocks, "GROUP_ROWS", 13_000)
         patch.setattr(llem.store.blocks, "PART_BYTES", 1)
         assert written(blocks) == written([TABLE]) != WHOLE
         assert b"".join(encoded(blocks, schema_of())) == written([TABLE])
 
 
 @pytest.mark.usefixtures("small_groups")
-@pytest.mark.parametrize("rows", [1, 7, 1300, ROWS])
+@pytest.mark.parametrize("rows", [70, 13_000, ROWS])
 def test_what_was_written_is_read(rows):
     """Row group by row group, all but the last of one size; nulls are nulls still."""
     content = written([TABLE])
@@ -68,7 +68,7 @@ def test_what_was_written_is_read(rows):
     assert max(block.num_rows for block in blocks) <= rows
     metadata = pq.ParquetFile(io.BytesIO(content)).metadata
     groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    assert groups == [1300, 1300, 1300, 1100]
+    assert groups == [13_000, 13_000, 13_000, 11_000]
 
 
 def test_a_footer_that_tells_of_more_rows_is_noticed():
