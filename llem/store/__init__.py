@@ -6,7 +6,6 @@ processes of a run leave until they are aggregated.
 from llem.store.files import load
 from llem.store.filesystem import ResultStore
 from llem.store.memory import MemoryStore
-from llem.store.merge import Piece, merge
 from llem.store.parts import Part
 from llem.store.repair import Moved, Repair
 from llem.store.spool import Spool
@@ -16,12 +15,10 @@ __all__ = [
     "MemoryStore",
     "Moved",
     "Part",
-    "Piece",
     "Repair",
     "ResultStore",
     "Spool",
     "StoreFault",
     "Verification",
     "load",
-    "merge",
 ]

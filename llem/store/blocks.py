@@ -180,12 +180,12 @@ class BlockWriter:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        """Close it, or leave a file that is none where the block failed."""
+        """Close it, or let go of it where the block failed: then there is no file to be read."""
         try:
             if kind is None:
                 self.close()
         finally:
-            # Or it would write a footer whenever it is collected.
+            # Or it would close itself, and fail once more, whenever it is collected.
             self._writer.is_open = False
 
     def write(self, block: "pa.Table") -> None:
@@ -206,7 +206,7 @@ class BlockWriter:
 
         table = pa.concat_tables(self._held)
         for start in range(0, rows, GROUP_ROWS):
-            group = table.slice(start, min(GROUP_ROWS, rows - start)).combine_chunks()
+            group = table.slice(start, min(GROUP_ROWS, rows - start))
             self._writer.write_table(group, row_group_size=GROUP_ROWS)
         self._held = [table.slice(rows)]
         self._rows -= rows

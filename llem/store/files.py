@@ -125,7 +125,7 @@ class Prepared:
 
 
 _SOME_DIGEST = SidecarDigest(bytes=10**12, sha256=64 * "0")
-"""Stands in for one that is not known yet, and is as long."""
+"""Stands in for one that is not known yet, and is no shorter."""
 
 
 class _Counted:

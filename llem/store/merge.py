@@ -370,8 +370,9 @@ def _new_file(path: str) -> Iterator[IO[bytes]]:
     except LlemError:
         raise
     except OSError as fault:
+        why = fault.strerror or fault
         raise StoreWriteError(
-            f"{path}: could not be written: {fault.strerror}; free some space, or name another file"
+            f"{path}: could not be written: {why}; free some space, or name another file"
         ) from None
 
 

@@ -17,7 +17,12 @@ from hypothesis import strategies as st
 
 from llem.domain.result import AggregationMetadata, ExperimentResult
 from llem.domain.timeseries import COLUMNS, TIMESERIES_NAME
-from llem.errors import ResultNotFoundError, ResultValidationError, SidecarSchemaError
+from llem.errors import (
+    ResultNotFoundError,
+    ResultValidationError,
+    SidecarIntegrityError,
+    SidecarSchemaError,
+)
 from llem.protocols import Store, StoredResult
 from llem.testing.examples import A_TIME, small_result, small_table
 from llem.testing.strategies import results, timeseries_tables
@@ -170,6 +175,54 @@ def test_store_takes_the_path_of_a_parquet_file(
 
         assert _rows(store.timeseries(kept)) == _rows(small_table())
     assert path.read_bytes() == before
+
+
+def test_store_refuses_in_a_file_what_it_refuses_in_a_table(
+    open_store: OpenStore, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Samples that are none, or of another run, or too damaged to read: nothing is kept."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path_factory.mktemp("samples") / "samples.parquet"
+    store, table = open_store(), small_table()
+    negative = table.set_column(3, "gpu_index", pa.array([0, 1, 0, -1], "int32"))
+    backwards = table.take([2, 3, 0, 1])
+
+    for samples in (negative, backwards, table.drop_columns(["gpu_index"])):
+        pq.write_table(samples, path)
+        for given_as in (samples, path):
+            with pytest.raises(SidecarSchemaError):
+                store.put(small_result(), timeseries=given_as)
+    pq.write_table(table.replace_schema_metadata({"llem.experiment_id": "another"}), path)
+    with pytest.raises(SidecarIntegrityError, match="another"):
+        store.put(small_result(), timeseries=path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(SidecarIntegrityError):
+        store.put(small_result(), timeseries=path)
+    path.unlink()
+    with pytest.raises(ResultNotFoundError):
+        store.put(small_result(), timeseries=path)
+
+    assert list(store) == []
+
+
+def test_store_takes_a_file_without_rows_for_none(
+    open_store: OpenStore, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """No sidecar is kept, and a result that names one is refused."""
+    import pyarrow.parquet as pq
+
+    path = tmp_path_factory.mktemp("samples") / "samples.parquet"
+    pq.write_table(small_table().slice(0, 0), path)
+    store = open_store()
+
+    kept = store.put(small_result(), timeseries=path)
+
+    assert (kept.result.timeseries, store.timeseries(kept)) == (None, None)
+    with pytest.raises(ResultValidationError, match="timeseries"):
+        store.put(small_result(timeseries=TIMESERIES_NAME), timeseries=path)
+    assert len(store) == 1
 
 
 def test_store_refuses_a_named_sidecar_that_is_not_given(open_store: OpenStore) -> None:

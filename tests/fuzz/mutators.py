@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from llem.codec import content_sha256
 from llem.domain.result import ExperimentResult
-from llem.domain.timeseries import COLUMNS, TIMING_KEY
+from llem.domain.timeseries import COLUMNS, REQUESTS_KEY, STRIDE_KEY, TIMING_KEY
 
 Mutate = Callable[[bytes, int, int], bytes]
 
@@ -269,6 +269,11 @@ def _metadata(table: pa.Table, chance: random.Random) -> pa.Table:
     timing = metadata.get(TIMING_KEY, b'{"0":{"limit_w":1,"refresh_s":1,"window_s":null}}')
     changed = _changed_json(timing, chance)
     metadata[TIMING_KEY] = changed if changed is not None else b"{"
+    if chance.random() < 0.5:
+        requests = metadata.get(REQUESTS_KEY, b'{"0":[[1,null,2]],"1":[[3,4,5]]}')
+        changed = _changed_json(requests, chance)
+        metadata[REQUESTS_KEY] = changed if changed is not None else b"["
+        metadata[STRIDE_KEY] = chance.choice([b"2", b"", b"-1", b"\xff", b"9" * 5000])
     if chance.random() < 0.2:
         metadata = {chance.choice([b"\xff", TIMING_KEY, b""]): chance.choice([b"\xff", b"", b"{}"])}
     return table.replace_schema_metadata(metadata)

@@ -6,12 +6,14 @@ warning; any other exception or warning leaves the target, and so does an `Asser
 something was read that does not keep a promise.
 """
 
+import io
 import json
 import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import attrs
 import numpy as np
 import orjson
 import pyarrow as pa
@@ -30,7 +32,9 @@ from llem.domain.result import ExperimentResult
 from llem.domain.timeseries import TIMESERIES_NAME
 from llem.errors import LlemError, LlemWarning, MalformedResultError, SidecarPathError
 from llem.importing import Imported, convert
-from llem.measure import from_table, timings
+from llem.measure import by_device, from_table, request_spans, stride, timings
+from llem.store.blocks import SeriesFile
+from llem.store.columns import schema_of
 from llem.store.sidecar import decode, encode, read_table
 
 CORPUS = Path(__file__).with_name("corpus")
@@ -62,15 +66,25 @@ def foreign(data: bytes) -> None:
 def sidecar(data: bytes) -> None:
     """The store's reader of sidecars, and what makes samples of its table."""
     table = _outcome(lambda: decode(data, source="sidecar", max_rows=MAX_ROWS))
+    by_blocks = _outcome(lambda: _joined(SeriesFile(io.BytesIO(data), "sidecar", MAX_ROWS)))
     if isinstance(table, LlemError):
+        assert isinstance(by_blocks, LlemError)
         return
     table.validate(full=True)
     assert table.num_rows == pq.read_metadata(pa.BufferReader(data)).num_rows <= MAX_ROWS
     assert table.get_total_buffer_size() <= MAX_TABLE_BYTES
     _samples_fit(table)
     kept = _outcome(lambda: read_table(table, MAX_ROWS, experiment_id="fuzzed"))
-    if not isinstance(kept, LlemError):
+    if isinstance(kept, LlemError):
+        assert type(by_blocks) is type(kept)
+    else:
+        assert by_blocks.equals(kept)
         _encodes_again(kept)
+
+
+def _joined(file):
+    """What is read of a file three rows at a time."""
+    return pa.concat_tables([schema_of().empty_table(), *file.blocks(3)])
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
@@ -166,8 +180,18 @@ def _samples_fit(table):
     assert samples.power_w.shape == samples.temperature_c.shape == shape
     assert len(set(devices)) == len(devices)
     assert set(devices) == set(table["gpu_index"].to_pylist())
+    own = _outcome(lambda: by_device(table))
+    assert set(own) == set(devices)
+    assert sum(one.power_w.size for one in own.values()) <= table.num_rows
+    assert _outcome(lambda: stride(table)) >= 1
+    for process in (0, 1):
+        assert all(_is_finite(span) for span in _outcome(lambda i=process: request_spans(table, i)))
     for told in _outcome(lambda: timings(table)).values():
-        assert all(value is None or 0 <= value < np.inf for value in told.values())
+        assert all(value is None or 0 <= value < np.inf for value in attrs.astuple(told))
+
+
+def _is_finite(span):
+    return all(at_s is None or np.isfinite(at_s) for at_s in attrs.astuple(span))
 
 
 def _encodes_again(table):

@@ -10,8 +10,16 @@ from hypothesis import strategies as st
 
 from llem.domain.conditions import RequestSpan
 from llem.domain.energy import Sensor
-from llem.domain.timeseries import MAX_REQUESTS, REQUESTS_KEY, TIMING_KEY
-from llem.measure import Timing, annotate, request_spans, timings, to_table
+from llem.domain.timeseries import MAX_REQUESTS, REQUESTS_KEY, STRIDE_KEY, TIMING_KEY
+from llem.measure import (
+    Timing,
+    annotate,
+    request_spans,
+    requests_of,
+    stride,
+    timings,
+    to_table,
+)
 from llem.protocols import Device, Edge, Samples
 
 GPU = Device(index=0, uuid="GPU-0", name="Fake", sensor=Sensor.NVML_POWER, period_s=0.02)
@@ -84,6 +92,20 @@ def test_a_time_series_tells_when_requests_ran(requests: list[RequestSpan]) -> N
         )
 
 
+def test_requests_of_several_processes_are_told_apart() -> None:
+    """By the number of each. Of one alone they are its own, whatever its number."""
+    both = {REQUESTS_KEY: '{"0": [[1000000, null, 2000000]], "12": [[0, 1, 2], [3, 4, 5]], "x": 1}'}
+    alone = {REQUESTS_KEY: "[[1000000, null, 2000000]]"}
+    first = RequestSpan(start_s=1.0, first_token_s=None, end_s=2.0)
+    table = TABLE.replace_schema_metadata(both)
+
+    assert request_spans(table) == request_spans(table, 0) == (first,)
+    assert [span.start_s for span in request_spans(table, 12)] == [0, 3e-6]
+    assert requests_of(table, [0, 1, 12]) == {i: request_spans(table, i) for i in (0, 1, 12)}
+    assert request_spans(table, 1) == ()
+    assert request_spans(TABLE.replace_schema_metadata(alone), 12) == (first,)
+
+
 @pytest.mark.parametrize("count", [0, 1, MAX_REQUESTS, MAX_REQUESTS + 1])
 def test_many_requests_are_not_told(count: int) -> None:
     """The footer of a file is read whenever the file is."""
@@ -153,6 +175,10 @@ def test_what_tells_nothing_of_sensors(told: str) -> None:
         "",
         "5",
         "{}",
+        '{"0": 5}',
+        '{"0": {"0": [1, 2, 3]}}',
+        '{"0": "abc"}',
+        '{"0": [[1,2]], "1": [[1,2,3]]}',
         "[5]",
         "[[]]",
         "[[1,2]]",
@@ -169,3 +195,13 @@ def test_what_tells_nothing_of_requests(told: str) -> None:
     """A file may hold anything there."""
     assert request_spans(TABLE.replace_schema_metadata({REQUESTS_KEY: told})) == ()
     assert request_spans(TABLE.replace_schema_metadata(None)) == ()
+
+
+@pytest.mark.parametrize(
+    ("told", "found"),
+    [("3", 3), ("1", 1), ("", 1), ("0", 1), ("-2", 1), ("2.5", 1), ("x", 1), ("9" * 5000, 1)],
+)
+def test_a_time_series_tells_of_how_many_ticks_one_is_kept(told: str, found: int) -> None:
+    """A file may hold anything there."""
+    assert stride(TABLE.replace_schema_metadata({STRIDE_KEY: told})) == found
+    assert stride(TABLE.replace_schema_metadata(None)) == 1

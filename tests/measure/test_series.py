@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from llem.domain.energy import Sensor
 from llem.domain.timeseries import COLUMNS
 from llem.errors import SidecarSchemaError
-from llem.measure import from_table, series, to_table
+from llem.measure import by_device, from_table, series, to_table
 from llem.protocols import Device, Samples
 from llem.testing.examples import small_table
 from llem.testing.strategies import timeseries_tables
@@ -54,6 +54,20 @@ def assert_holds(table: pa.Table, rows: list[tuple[Any, ...]]) -> None:
             found = samples.power_w[tick, column], samples.temperature_c[tick, column]
             wanted = readings.get((time, index), (None, None))
             assert [None if v != v else v for v in found] == list(wanted)
+    assert_holds_by_device(table, readings)
+
+
+def assert_holds_by_device(table: pa.Table, readings: dict[tuple[float, int], list[Any]]) -> None:
+    """The same by device: each has the ticks of its own rows, and no others."""
+    found = by_device(table)
+
+    assert set(found) == {index for _, index in readings}
+    for index, samples in found.items():
+        times_s = sorted(time for time, of in readings if of == index)
+        assert samples.times_s.tolist() == times_s
+        for column, values in enumerate((samples.power_w, samples.temperature_c)):
+            wanted = [readings[time, index][column] for time in times_s]
+            assert [None if v != v else v for (v,) in values.tolist()] == wanted
 
 
 def test_rows_are_in_tick_order() -> None:
@@ -175,6 +189,7 @@ def test_of_two_readings_the_last_counts() -> None:
     """Of one device at one time, whatever lies between."""
     rows = [(0.0, 1.0, 40.0, 0), (1.0, 2.0, 41.0, 0), (0.0, 3.0, None, 0)]
     _, samples = from_table(from_rows(rows))
+    assert by_device(from_rows(rows))[0].power_w.tolist() == [[3], [2]]
     assert samples.power_w.tolist() == [[3], [2]]
     np.testing.assert_array_equal(samples.temperature_c, [[NAN], [41]])
 
@@ -252,6 +267,17 @@ def test_no_rows(chunks: int) -> None:
     assert indices == ()
     assert samples.times_s.shape == (0,)
     assert samples.power_w.shape == samples.temperature_c.shape == (0, 0)
+    assert by_device(pa.Table.from_arrays(columns, schema=schema)) == {}
+
+
+def test_devices_with_ticks_of_their_own_take_no_more_than_their_rows() -> None:
+    """Where each of 1,000 devices has a tick that no other has: no table of a million readings."""
+    ticks = np.arange(1000.0)
+    rows = [(time, 1.0, 40.0, index) for index, time in enumerate(ticks.tolist())]
+
+    found = by_device(from_rows(rows))
+
+    assert sum(samples.power_w.size for samples in found.values()) == len(rows)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -259,6 +285,8 @@ def test_a_missing_column(name: str) -> None:
     """It is refused, and named."""
     with pytest.raises(SidecarSchemaError, match=f"lacks the column {name}"):
         from_table(small_table().drop_columns([name]))
+    with pytest.raises(SidecarSchemaError, match=f"lacks the column {name}"):
+        by_device(small_table().drop_columns([name]))
 
 
 def test_other_columns_are_let_be() -> None:

@@ -7,11 +7,20 @@ import stat
 import subprocess
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sample import sample_result
 from seam import FileByFileOs, OneCall, WatchedOs, failing
 
-from llem.errors import CommitUnknownError, ResultValidationError, StoreWriteError
+import llem.store.blocks
+from llem.errors import (
+    CommitUnknownError,
+    ResultValidationError,
+    SidecarIntegrityError,
+    SidecarSchemaError,
+    StoreWriteError,
+)
 from llem.store import ResultStore
 from llem.testing import small_result, small_table
 
@@ -73,13 +82,17 @@ def faulty(monkeypatch):
     return install
 
 
-@pytest.fixture
-def put(store, monkeypatch):
-    """Puts a result with its samples; the faults end with the call."""
+@pytest.fixture(params=["table", "file"])
+def put(store, monkeypatch, request, tmp_path):
+    """Puts a result with its samples, in memory or in a file; the faults end with the call."""
+    samples = small_table()
+    if request.param == "file":
+        samples = tmp_path / "samples.parquet"
+        pq.write_table(small_table(), samples)
 
     def do():
         try:
-            return store.put(small_result(), timeseries=small_table())
+            return store.put(small_result(), timeseries=samples)
         finally:
             monkeypatch.undo()
 
@@ -257,6 +270,51 @@ def test_an_interrupt_after_a_call_shows_the_whole_result_or_none(store, faulty,
     kept = put()
     assert {fault.kind for fault in store.verify().faults} <= {"claim"}
     assert list(store) == [*seen, kept.key]
+
+
+@pytest.mark.parametrize("change", ["cut", "spoilt"])
+def test_a_file_that_is_changed_while_it_is_put_leaves_nothing(
+    store, faulty, monkeypatch, tmp_path, change
+):
+    """It was whole when it was looked at, and is not what it was once it is written."""
+    path, table = tmp_path / "samples.parquet", pa.concat_tables([small_table()[:2]] * 50_000)
+    pq.write_table(table, path, compression="none", use_dictionary=False)
+    before, size = open_descriptors(), path.stat().st_size
+
+    def spoil(real, *args):
+        with path.open("r+b") as file:
+            if change == "cut":
+                file.truncate(size // 8)
+            else:
+                file.seek(size // 8)
+                file.write(b"\xff" * (size // 2))
+        return real(*args)
+
+    faulty(CALLS.index(("open", "timeseries.parquet")), spoil)
+    with pytest.raises((SidecarIntegrityError, SidecarSchemaError), match=r"samples\.parquet"):
+        store.put(small_result(), timeseries=path)
+    monkeypatch.undo()
+
+    assert_nothing_left(store.root, before)
+    assert_works(store)
+
+
+def test_many_rows_are_written_in_parts(store, faulty, tmp_path, monkeypatch):
+    """Of a file: each row group as it comes about, and the digest is that of all of them."""
+    monkeypatch.setattr(llem.store.blocks, "GROUP_ROWS", 2**12)
+    monkeypatch.setattr(llem.store.blocks, "PART_BYTES", 2**12)
+    path, table = tmp_path / "samples.parquet", pa.concat_tables([small_table()[:2]] * 20_000)
+    pq.write_table(table, path)
+    recorder = faulty()
+
+    kept, same = [store.put(small_result(), timeseries=samples) for samples in (path, table)]
+
+    written = [path for call, path in recorder.calls if call == "write"]
+    assert sum("timeseries" in path for path in written) > 2
+    assert store.verify().faults == ()
+    assert store.timeseries(kept) == table
+    files = [Path(one).with_name("timeseries.parquet").read_bytes() for one in (kept, same)]
+    assert files[0] == files[1]
 
 
 def test_short_writes_are_continued(store, monkeypatch, put):
@@ -467,9 +525,18 @@ def test_a_root_that_another_makes_meanwhile_is_used(store, faulty, put):
     assert put().key == NAME
 
 
-def test_a_bad_value_never_touches_the_disk(store):
+def test_a_bad_value_never_touches_the_disk(store, tmp_path):
+    """Not in a record, and not in a file of samples, wherever in it."""
+    path = tmp_path / "samples.parquet"
+    pq.write_table(pa.concat_tables([small_table(), small_table()]), path)
+
     with pytest.raises(ResultValidationError):
         store.put(small_result(timeseries="timeseries.parquet"))
+    with pytest.raises(SidecarSchemaError, match="must not decrease"):
+        store.put(small_result(), timeseries=path)
+    pq.write_table(small_table(), path)
+    with pytest.raises(ResultValidationError, match="max_json_bytes"):
+        ResultStore(store.root, max_json_bytes=100).put(small_result(), timeseries=path)
 
     assert not store.root.exists()
 

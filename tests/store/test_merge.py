@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import llem.store.merge
 from llem.domain.timeseries import MAX_REQUESTS, REQUESTS_KEY, STRIDE_KEY, TIMING_KEY
 from llem.errors import (
     ResultNotFoundError,
@@ -22,9 +23,10 @@ from llem.errors import (
     SidecarSchemaError,
     StoreWriteError,
 )
-from llem.store import Piece, ResultStore, merge
+from llem.store import ResultStore
 from llem.store.blocks import BlockWriter
 from llem.store.columns import RUN_KEY, schema_of
+from llem.store.merge import Piece, merge
 from llem.testing import small_result, small_table
 from llem.testing.examples import table_of
 
@@ -174,6 +176,23 @@ def test_ticks_that_are_too_large_are_refused(tmp_path):
 
     assert caught.value.over_limit
     assert not (tmp_path / "merged").exists()
+
+
+def test_what_was_merged_further_takes_no_more_space(tmp_path, monkeypatch):
+    """Of five pieces, two at a time: of all that lay between, the last two files are there."""
+    made = [renumbered(small_table(), first) for first in range(0, 10, 2)]
+    pieces, seen = pieces_of(tmp_path, made), []
+    write = llem.store.merge._write
+
+    def look(*args):
+        seen.append(len([*tmp_path.glob("*/*")]))
+        return write(*args)
+
+    monkeypatch.setattr(llem.store.merge, "_write", look)
+    merge(pieces, tmp_path / "merged", max_open=2)
+
+    assert seen[-1] == 2
+    assert sorted(os.listdir(tmp_path)) == [*(f"{i}.parquet" for i in range(5)), "merged"]
 
 
 # What they tell
@@ -405,7 +424,8 @@ GROWTH = """
 import resource, sys
 from pathlib import Path
 import numpy as np, pyarrow as pa
-from llem.store import Piece, ResultStore, merge
+from llem.store import ResultStore
+from llem.store.merge import Piece, merge
 from llem.store.blocks import BlockWriter
 from llem.store.columns import schema_of
 from llem.testing import small_result

@@ -56,6 +56,10 @@ def test_a_power_cut_leaves_the_old_state_or_the_new(built, name):
 
 STEPS = {
     "the bytes of the sidecar": ("Put", OneCall("fsync", r"/timeseries\.parquet$")),
+    "the bytes of a sidecar from a file": (
+        "PutFile",
+        OneCall("fsync", r"/timeseries\.parquet$"),
+    ),
     "the bytes of the record": ("Put", OneCall("fsync", r"/result\.json$")),
     "the names in the staging folder": ("Put", OneCall("fsync", r"\.llem-tmp/[^/]+$")),
     "the root after a put": ("Put", OneCall("fsync", "/root$")),

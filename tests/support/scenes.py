@@ -2,7 +2,9 @@
 
 import os
 import shutil
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from seam import WatchedOs
 
@@ -13,6 +15,7 @@ from llem.testing import small_result, small_table
 NAME = "gpt2_pytorch_2026-03-13T14-21"
 DAMAGED, NEXT = f"{NAME}_1", f"{NAME}_2"
 DEAD = "dead"
+SAMPLES = "samples.parquet"
 
 
 def put(store, number):
@@ -68,6 +71,20 @@ class Put:
         assert keys in ([NAME, DAMAGED], [NAME, DAMAGED, NEXT])
         assert all(is_whole(store, key, number) for number, key in enumerate(keys))
         assert len(keys) == 3 or not is_done
+
+
+class PutFile(Put):
+    """A third result is put, whose samples are in a file."""
+
+    @staticmethod
+    def prepare(root):
+        prepare(root)
+        pq.write_table(small_table(), root.parent / SAMPLES)
+
+    @staticmethod
+    def act(root):
+        samples = Path(root).parent / SAMPLES
+        ResultStore(root).put(small_result(total_tokens=2), timeseries=samples)
 
 
 class FirstPut:
@@ -135,7 +152,7 @@ class Repairing:
         assert not is_done or store.verify().faults == ()
 
 
-SCENES = {scene.__name__: scene for scene in (Put, FirstPut, Removal, Repairing)}
+SCENES = {scene.__name__: scene for scene in (Put, PutFile, FirstPut, Removal, Repairing)}
 
 
 def check_after(scene, root, *, is_done):
