@@ -108,8 +108,8 @@ def _share(prompts: Prompts, peers: Peers | None) -> Prompts:
         return prompts
     if len(prompts) < peers.count:
         raise ConfigError(
-            f"n is {len(prompts)}, and there are {peers.count} ranks: give each a prompt (--n "
-            f"{peers.count} or more), or start fewer",
+            f"n is {len(prompts)}, and there are {peers.count} ranks: give each a prompt "
+            f"(--num-prompts {peers.count} or more), or start fewer",
             field="n",
         )
     return prompts[peers.index :: peers.count]

@@ -21,7 +21,10 @@ def blocks(language: str) -> list[str]:
 
 def test_python_blocks_run_in_order(tmp_path):
     """The Python blocks run one after another, as a reader would paste them, on no GPU."""
-    checks = "assert kept.result.total_tokens == 14; assert store.get(kept) == kept.result"
+    checks = (
+        "assert kept.result.total_tokens == 21; assert store.get(kept) == kept.result; "
+        "assert kept_by_rank_0.result.total_tokens == 12"
+    )
     script = "\n".join([*blocks("python"), checks])
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
 
@@ -51,7 +54,9 @@ def test_two_commands_install_constrained():
     assert "nox -s tests" in test
 
 
-@pytest.mark.parametrize("verb", ["run", "list", "show", "export", "import", "verify", "env"])
+@pytest.mark.parametrize(
+    "verb", ["run", "list", "show", "export", "import", "verify", "aggregate", "env"]
+)
 def test_every_verb_is_in_the_table(verb):
     assert f"| `llem {verb}" in TEXT
 

@@ -65,7 +65,8 @@ def status_of(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except (CycloptsError, LlemError, KeyboardInterrupt) as error:
         message, status = _explain(error)
-        say(message)
+        if not _all_ranks_met(error):
+            say(message)
     except OSError as error:
         return _give_up_stdout(error)
     return status if isinstance(status, int) else 0
@@ -88,6 +89,12 @@ def _explain(error: BaseException) -> tuple[str, int]:
         line = " ".join(str(error).split())
         return f"{line} (see `llem --help`, and `--help` of each command)", WRONG_USAGE
     return f"{error}{notes}", WRONG_USAGE if isinstance(error, ConfigError) else FAILED
+
+
+def _all_ranks_met(error: BaseException) -> bool:
+    """Whether each rank of a run has the same to say, and this is not the one that does."""
+    is_later_rank = "WORLD_SIZE" in os.environ and os.environ.get("RANK", "0") != "0"
+    return is_later_rank and isinstance(error, CycloptsError | ConfigError | KeyboardInterrupt)
 
 
 def _version() -> str:

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from llem.cli.output import AsJson, print_json, print_lines, print_warnings
 from llem.distributed import finish
 from llem.report.figures import unicode_text
-from llem.report.summary import Line, headline
+from llem.report.summary import Line, headline, warnings_of
 from llem.report.table import to_row
 from llem.store import ResultStore, Spool
 
@@ -41,5 +41,5 @@ def aggregate_verb(
         print_json({**to_row(kept.key, kept.result), "path": unicode_text(kept.path)})
     else:
         print_lines([*headline(kept.result), Line("kept", kept.path)])
-        print_warnings((*kept.result.aggregation.warnings, *kept.result.measurement_warnings))
+        print_warnings(warnings_of(kept.result))
     return 0

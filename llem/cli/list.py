@@ -3,6 +3,7 @@
 from llem.cli.output import DEFAULT_ROOT, AsJson, Root, print_json, print_table, readable
 from llem.domain.result import ExperimentResult
 from llem.report.figures import number, number_to_bound, share, to_bound
+from llem.report.summary import warnings_of
 from llem.report.table import error_bound_j, error_bound_per_token_j, to_row
 
 HEADER = ("key", "energy", "±", "J/token", "tokens/s", "TTFT", "warned")
@@ -35,7 +36,7 @@ def _row(key: str, result: ExperimentResult) -> tuple[str, ...]:
         ),
         number(result.avg_tokens_per_second),
         number(ttft, "ms"),
-        str(len(result.measurement_warnings)),
+        str(len(warnings_of(result))),
     )
 
 

@@ -35,7 +35,8 @@ def option_class(cls: type[Any], prefix: str = "") -> type[Any]:
         words = described.get(field.name, "")
         if not attrs.has(_without_none(field.type)):
             words += f" [default: {_shown(field.default)}]"
-        parameter = Parameter(name=name, help=words, show_default=False)
+        names = [name, *_ALIASES.get((cls, field.name), ())]
+        parameter = Parameter(name=names, help=words, show_default=False)
         annotation: Any = Annotated[kind | None, parameter]
         fields[field.name] = attrs.field(default=None, type=annotation)
     made: type[Any] = attrs.make_class(f"{cls.__name__}Options", fields, frozen=True, kw_only=True)
@@ -65,6 +66,9 @@ def resolve(model: str | None, options: Any, file: Path | None) -> ExperimentCon
 
 
 _POSITIONAL = (ExperimentConfig, "model")
+
+_ALIASES = {(ExperimentConfig, "n"): ["--num-prompts"]}
+"""Further names of an option. torchrun takes ``--n`` for the beginning of one of its own."""
 
 
 def _read_toml(file: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from llem.errors import ConfigError, LlemError, StoreWriteError
 from llem.experiment import Experiment
 from llem.protocols import StoredResult
 from llem.report.figures import unicode_text
-from llem.report.summary import Line, headline
+from llem.report.summary import Line, headline, warnings_of
 from llem.report.table import to_csv, to_row
 from llem.running import run_experiment
 from llem.store import ResultStore
@@ -76,13 +76,12 @@ def run_verb(
             f"--rank-timeout must be a number of seconds, more than 0, got {rank_timeout}"
         )
     store = ResultStore(root)
-    store.check_writable()
-    if export_csv is not None:
-        check_target(export_csv)
     if launched() is None:
+        _check_targets(store, export_csv)
         kept = _run(settings, store, baseline_max_age)
     else:
         with told_by_one(Ranks(root, timeout_s=rank_timeout)) as ranks:
+            _check_targets(store, export_csv if ranks.index == 0 else None)
             of_all = _run_as_rank(ranks, settings, baseline_max_age)
         if of_all is None:
             return 0
@@ -91,10 +90,17 @@ def run_verb(
         print_json({**to_row(kept.key, kept.result), "path": unicode_text(kept.path)})
     else:
         print_lines([*headline(kept.result), Line("kept", kept.path)])
-        print_warnings(kept.result.measurement_warnings)
+        print_warnings(warnings_of(kept.result))
     if export_csv is not None:
         write_file(export_csv, to_csv([(kept.key, kept.result)]))
     return 0
+
+
+def _check_targets(store: ResultStore, export_csv: Path | None) -> None:
+    """See that what is to be written can be, before a long run and not after it."""
+    store.check_writable()
+    if export_csv is not None:
+        check_target(export_csv)
 
 
 def _run(settings: ExperimentConfig, store: ResultStore, baseline_max_age: float) -> StoredResult:

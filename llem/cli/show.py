@@ -19,7 +19,7 @@ from llem.codec import to_json
 from llem.domain.result import ExperimentResult
 from llem.errors import ResultNotFoundError
 from llem.report.figures import counted, figure
-from llem.report.summary import Line, details, headline
+from llem.report.summary import Line, details, headline, warnings_of
 from llem.store import ResultStore
 
 
@@ -50,7 +50,7 @@ def show_verb(
         write_out(to_json(result).decode())
         return 0
     print_lines([*headline(result), *details(result), Line("path", store.path_of(key))])
-    print_warnings(result.measurement_warnings)
+    print_warnings(warnings_of(result))
     return 0
 
 

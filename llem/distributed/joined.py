@@ -98,12 +98,15 @@ def join(board: Board, launch: Launch) -> Joined:
 
 
 def _store(launch: Launch, timeout_s: float) -> Any:
-    from torch import distributed
+    import torch.distributed
     from torch.distributed.rendezvous import rendezvous
 
+    distributed: Any = torch.distributed  # not all that is public is declared so
     if distributed.is_initialized():
         # There is no public way to the store of a group that the program has made.
         return distributed.distributed_c10d._get_default_store()  # noqa: SLF001
+    if not launch.address:
+        return distributed.HashStore()
     try:
         places = rendezvous("env://", timeout=timedelta(seconds=timeout_s))
         return next(places)[0]

@@ -15,13 +15,13 @@ class Launch:
     Attributes:
         rank: Its index among all processes.
         world_size: How many they are.
-        address: Where they meet, such as localhost:29500.
+        address: Where they meet, such as localhost:29500. Empty: it is alone.
         attempt: How often the launcher has started them before.
     """
 
-    rank: int
-    world_size: int
-    address: str
+    rank: int = 0
+    world_size: int = 1
+    address: str = ""
     attempt: int = 0
 
 

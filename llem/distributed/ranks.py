@@ -37,6 +37,8 @@ class Ranks(Peers):
     """
     The processes that a launcher of torch.distributed, such as ``torchrun``, has started.
 
+    Without a launcher this process is the only one.
+
     >>> with Ranks("results") as ranks:  # doctest: +SKIP
     ...     with Experiment(config, peers=ranks) as run:
     ...         ...
@@ -50,17 +52,14 @@ class Ranks(Peers):
         timeout_s: How long ranks wait for each other. Unit: s.
 
     Raises:
-        ConfigError: This process was not launched as a rank, or *timeout_s* is no time.
+        ConfigError: The launcher's variables contradict each other, or *timeout_s* is no time.
         IncompleteRunError: On entering: the other ranks cannot be reached.
     """
 
     def __init__(self, root: str | os.PathLike[str], *, timeout_s: float = TIMEOUT_S) -> None:
         if not 0 < timeout_s < math.inf:
             raise ConfigError(f"timeout_s must be seconds, more than 0, got {timeout_s}")
-        launch = launched()
-        if launch is None:
-            raise ConfigError("this process is no rank of a run: start it with torchrun")
-        self._launch: Launch = launch
+        self._launch = launched() or Launch()
         self._root = Path(root)
         self._timeout_s = timeout_s
         self._leaving = contextlib.ExitStack()

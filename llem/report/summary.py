@@ -10,7 +10,8 @@ import attrs
 from llem.domain.energy import DeviceEnergy, Phase, PhaseEnergy, ThermalThrottleInfo
 from llem.domain.environment import EnvironmentSnapshot
 from llem.domain.latency import LatencyStatistics
-from llem.domain.result import ExperimentResult, model_name
+from llem.domain.process import RawProcessResult
+from llem.domain.result import ClockOffset, ExperimentResult, model_name
 from llem.report.figures import MISSING, count, counted, number, plus_minus, with_unit
 from llem.report.table import error_bound_j, error_bound_per_token_j, min_coverage
 
@@ -59,7 +60,7 @@ def details(result: ExperimentResult) -> list[Line]:
         Line("end-to-end latency", _request_latency(result)),
         Line("peak memory", _peak_memory(result)),
         Line("throttling", _throttling(result.thermal_throttle, min_coverage(result))),
-        Line("processes", _processes(result)),
+        *_processes(result),
         *(Line(f"device {device.gpu_index}", evidence(device)) for device in result.devices),
         Line("time series", result.timeseries or "none kept"),
         *_machine(result),
@@ -67,6 +68,11 @@ def details(result: ExperimentResult) -> list[Line]:
     if result.reproducibility_notes:
         lines.append(Line("accuracy", result.reproducibility_notes))
     return lines
+
+
+def warnings_of(result: ExperimentResult) -> tuple[str, ...]:
+    """All that is to be known before the figures are used."""
+    return (*result.aggregation.warnings, *result.measurement_warnings)
 
 
 def evidence(device: DeviceEnergy) -> str:
@@ -270,8 +276,35 @@ def _peak_memory(result: ExperimentResult) -> str:
     return number(memory.peak_memory_mb if memory else None, "MiB")
 
 
-def _processes(result: ExperimentResult) -> str:
-    return f"{result.aggregation.num_processes} ({result.aggregation.method})"
+def _processes(result: ExperimentResult) -> list[Line]:
+    """How many there were, and of several what each of them did."""
+    how = result.aggregation
+    text = f"{how.num_processes} ({how.method})"
+    if how.temporal_overlap_verified is not None:
+        text += ", at the same time" if how.temporal_overlap_verified else ", one after the other"
+    if how.gpu_attribution_verified is not None:
+        text += ", devices of their own" if how.gpu_attribution_verified else ", devices shared"
+    lines = [Line("processes", text)]
+    if len(result.process_results) > 1:
+        lines += map(_process, result.process_results)
+    return lines + [
+        Line(f"clock of rank {one.process_index}", _clock(one)) for one in how.clock_offsets
+    ]
+
+
+def _process(process: RawProcessResult) -> Line:
+    metrics = process.inference_metrics
+    uuids = [device.uuid for device in process.devices] or [process.gpu_name]
+    return Line(
+        f"rank {process.process_index}",
+        f"{metrics.total_tokens:,} tokens in {number(metrics.inference_time_sec, 's')}, "
+        f"{number(process.energy_metrics.total_energy_j, 'J')}, on {', '.join(uuids)}",
+    )
+
+
+def _clock(offset: ClockOffset) -> str:
+    by = plus_minus(abs(offset.offset_s), offset.error_bound_s, "s")
+    return f"{offset.node}: {by} {'ahead' if offset.offset_s > 0 else 'behind'}, corrected"
 
 
 def _machine(result: ExperimentResult) -> list[Line]:

@@ -1,6 +1,7 @@
 """A rank that fails, however and wherever: an error names it, and nothing is lost or half kept."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -46,7 +47,8 @@ def test_a_rank_that_is_killed(launcher, root, stage, victim) -> None:
     assert ended.status != 0
     assert len(ResultStore(root)) == 0
     told = ended.said[0 if victim else 1]
-    assert f"rank {victim}: no sign of life" in told or f"rank {victim} did not come" in told
+    # Another rank that had only begun to start may be named too.
+    assert re.search(rf"ranks?[ \d,-]* ?{victim}\b.*(no sign of life|did not come)", told)
     if stage in AFTER:
         (folder,) = states(root)
         assert str(folder) in told
@@ -82,11 +84,11 @@ def test_a_rank_that_hangs(launcher, root) -> None:
     """The others give up in time, and name it; what they measured is kept, and can be used."""
     began = time.monotonic()
 
-    ended = launcher.run(3, faults=[[1, "run", "hang"]], timeout_s=5)
+    ended = launcher.run(3, faults=[[1, "run", "hang"]], timeout_s=20)
 
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 90
     assert ended.status != 0
-    assert "rank 1 did not come to 'end' within 5 s" in ended.said[0]
+    assert "rank 1 did not come to 'end' within 20 s" in ended.said[0]
     assert "rank 1 was last at 'begin'" in ended.said[0]
     (folder,) = states(root)
     refused = aggregate(folder)
