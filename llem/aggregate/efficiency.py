@@ -143,18 +143,15 @@ def _busy(processes: Sequence[RawProcessResult]) -> tuple[float | None, int]:
 def _batch(processes: Sequence[RawProcessResult]) -> BatchEfficiencyMetrics:
     """Means weighted by the batches behind them; None where their number is not known."""
     known = [_metrics(process).batch for process in processes]
-    batches = total((one.num_batches for one in known), "num_batches")
 
     def mean(read: Callable[[BatchEfficiencyMetrics], float | None], field: str) -> float | None:
-        if batches is None:
-            return None
         return weighted_mean(((read(one), one.num_batches) for one in known), field)
 
     return BatchEfficiencyMetrics(
         effective_batch_size=mean(lambda one: one.effective_batch_size, "effective_batch_size"),
         batch_utilisation=mean(lambda one: one.batch_utilisation, "batch_utilisation"),
         padding_overhead=_padding_overhead(processes),
-        num_batches=batches,
+        num_batches=total((one.num_batches for one in known), "num_batches"),
     )
 
 

@@ -153,6 +153,8 @@ def test_memory_of_gpus_counts_once() -> None:
 
     assert memory.tokens_per_gb_vram == 450 / 3
     assert memory.total_vram_mb == 2048
+    beside = with_memory(3, "GPU-a")
+    assert aggregate(*run, beside).extended_metrics.memory.tokens_per_gb_vram == 600 / 3
     unknown = aggregate(*run, process(3, gpu_uuid="GPU-c")).extended_metrics.memory
     assert unknown.tokens_per_gb_vram is None
     assert unknown.total_vram_mb == 2048
