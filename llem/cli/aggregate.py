@@ -5,12 +5,19 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from llem.cli.output import AsJson, print_json, print_lines, print_warnings
+from llem.cli.output import (
+    AsJson,
+    print_json,
+    print_lines,
+    print_warnings,
+    tell_if_large,
+    writing_store,
+)
 from llem.distributed import finish
 from llem.report.figures import unicode_text
 from llem.report.summary import Line, headline, warnings_of
 from llem.report.table import to_row
-from llem.store import ResultStore, Spool
+from llem.store import Spool
 
 
 def aggregate_verb(
@@ -35,8 +42,9 @@ def aggregate_verb(
         what the others left stays.
     """
     spool = Spool(folder)
-    store = ResultStore(spool.root if root is None else root)
+    store = writing_store(spool.root if root is None else root)
     kept = finish(spool, store, allow_incomplete=allow_incomplete)
+    tell_if_large(kept)
     if as_json:
         print_json({**to_row(kept.key, kept.result), "path": unicode_text(kept.path)})
     else:

@@ -7,7 +7,16 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from llem.cli.output import DEFAULT_ROOT, AsJson, Root, json_text, readable, write_out
+from llem.cli.output import (
+    DEFAULT_MAX_JSON,
+    DEFAULT_ROOT,
+    AsJson,
+    MaxJson,
+    Root,
+    json_text,
+    readable,
+    write_out,
+)
 from llem.errors import StoreWriteError
 from llem.report.table import to_csv, to_row
 
@@ -16,6 +25,7 @@ def export_verb(
     *,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     root: Root = DEFAULT_ROOT,
+    max_json_mib: MaxJson = DEFAULT_MAX_JSON,
     as_json: AsJson = False,
 ) -> int:
     """
@@ -29,7 +39,7 @@ def export_verb(
     output
         File to write. Without it the export goes to stdout.
     """
-    found, status = readable(root)
+    found, status = readable(root, max_json_mib)
     text = json_text([to_row(*pair) for pair in found]) if as_json else to_csv(found)
     if output is None:
         write_out(text)

@@ -1,6 +1,15 @@
 """``llem list``: what is kept."""
 
-from llem.cli.output import DEFAULT_ROOT, AsJson, Root, print_json, print_table, readable
+from llem.cli.output import (
+    DEFAULT_MAX_JSON,
+    DEFAULT_ROOT,
+    AsJson,
+    MaxJson,
+    Root,
+    print_json,
+    print_table,
+    readable,
+)
 from llem.domain.result import ExperimentResult
 from llem.report.figures import number, number_to_bound, share, to_bound
 from llem.report.summary import warnings_of
@@ -9,7 +18,12 @@ from llem.report.table import error_bound_j, error_bound_per_token_j, to_row
 HEADER = ("key", "energy", "±", "J/token", "tokens/s", "TTFT", "warned")
 
 
-def list_verb(*, root: Root = DEFAULT_ROOT, as_json: AsJson = False) -> int:
+def list_verb(
+    *,
+    root: Root = DEFAULT_ROOT,
+    max_json_mib: MaxJson = DEFAULT_MAX_JSON,
+    as_json: AsJson = False,
+) -> int:
     """
     List the results that are kept, oldest first.
 
@@ -17,7 +31,7 @@ def list_verb(*, root: Root = DEFAULT_ROOT, as_json: AsJson = False) -> int:
     terminal is too narrow, keys are folded; they are whole in a pipe. What cannot be read is named
     on stderr, and the exit status is 1.
     """
-    found, status = readable(root)
+    found, status = readable(root, max_json_mib)
     if as_json:
         print_json([to_row(key, result) for key, result in found])
     elif found or status:

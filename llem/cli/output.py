@@ -1,6 +1,7 @@
 """What the verbs share: where results lie, how lines, tables and JSON are printed."""
 
 import io
+import math
 import os
 import sys
 import time
@@ -13,14 +14,23 @@ from cyclopts import Parameter
 
 from llem.cli.message import say
 from llem.domain.result import ExperimentResult
-from llem.errors import LlemError, ResultNotFoundError
+from llem.errors import ConfigError, LlemError, ResultNotFoundError
+from llem.protocols import StoredResult
 from llem.report.figures import printable
 from llem.report.summary import Line
 from llem.store import ResultStore
+from llem.store.reading import MAX_JSON_BYTES, MAX_MEASURED_BYTES
 
 DEFAULT_ROOT = "results"
 
 Root = Annotated[str, Parameter(name="--root", help="Directory that the results are kept in.")]
+MaxJson = Annotated[
+    int,
+    Parameter(
+        name="--max-json-mib", help="Largest result.json that is read. Unit: MiB. [default: 64]"
+    ),
+]
+DEFAULT_MAX_JSON = MAX_JSON_BYTES // 2**20
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON, for a program.")]
 
 
@@ -91,7 +101,34 @@ def print_table(rows: Sequence[Sequence[str]], *, numeric: Sequence[int] = ()) -
         print("  ".join(cells).rstrip())
 
 
-def readable(root: str) -> tuple[list[tuple[str, ExperimentResult]], int]:
+def reading_store(root: str, max_json_mib: int) -> ResultStore:
+    """
+    The store *root*, to be read.
+
+    Raises:
+        ConfigError: *max_json_mib* is less than 1.
+    """
+    if max_json_mib < 1:
+        raise ConfigError(f"--max-json-mib must be 1 or more, got {max_json_mib}")
+    return ResultStore(root, max_json_bytes=max_json_mib * 2**20)
+
+
+def writing_store(root: str | os.PathLike[str]) -> ResultStore:
+    """The store *root*, to keep what was measured, however large that is."""
+    return ResultStore(root, max_json_bytes=MAX_MEASURED_BYTES)
+
+
+def tell_if_large(kept: StoredResult) -> None:
+    """Say so where readers take what was kept only once their limit is raised."""
+    size = os.path.getsize(kept.path)
+    if size > MAX_JSON_BYTES:
+        say(
+            f"warning: {kept.path} has {size / 2**20:.0f} MiB, more than is read unless told to: "
+            f"use --max-json-mib {math.ceil(size / 2**20)}, or max_json_bytes of a ResultStore"
+        )
+
+
+def readable(root: str, max_json_mib: int) -> tuple[list[tuple[str, ExperimentResult]], int]:
     """
     Every result under *root* that can be read, by key; 1 where one cannot, else 0.
 
@@ -100,7 +137,7 @@ def readable(root: str) -> tuple[list[tuple[str, ExperimentResult]], int]:
     Raises:
         ResultNotFoundError: There is no such root. That of the default may come to be.
     """
-    store = ResultStore(root)
+    store = reading_store(root, max_json_mib)
     found, status = [], 0
     keys = [*store]
     if not keys:

@@ -12,7 +12,16 @@ from cyclopts import Parameter
 from llem.cli.export import check_target, write_file
 from llem.cli.interrupt import heeded_interrupts
 from llem.cli.options import option_class, resolve
-from llem.cli.output import DEFAULT_ROOT, AsJson, Root, print_json, print_lines, print_warnings
+from llem.cli.output import (
+    DEFAULT_ROOT,
+    AsJson,
+    Root,
+    print_json,
+    print_lines,
+    print_warnings,
+    tell_if_large,
+    writing_store,
+)
 from llem.cli.progress import no_progress, show_progress
 from llem.cli.status import FAILED
 from llem.distributed import Ranks, launched
@@ -75,7 +84,7 @@ def run_verb(
         raise ConfigError(
             f"--rank-timeout must be a number of seconds, more than 0, got {rank_timeout}"
         )
-    store = ResultStore(root)
+    store = writing_store(root)
     if launched() is None:
         _check_targets(store, export_csv)
         kept = _run(settings, store, baseline_max_age)
@@ -86,6 +95,7 @@ def run_verb(
         if of_all is None:
             return 0
         kept = of_all
+    tell_if_large(kept)
     if as_json:
         print_json({**to_row(kept.key, kept.result), "path": unicode_text(kept.path)})
     else:
@@ -153,6 +163,6 @@ def keep(store: ResultStore, run: Experiment) -> StoredResult:
     try:
         return store.put(run.result, timeseries=run.timeseries)
     except StoreWriteError as error:
-        shelter = ResultStore(tempfile.mkdtemp(prefix="llem-"))
+        shelter = writing_store(tempfile.mkdtemp(prefix="llem-"))
         kept = shelter.put(run.result, timeseries=run.timeseries)
         raise StoreWriteError(f"{error}; the result was kept at {kept.path}") from None

@@ -6,13 +6,16 @@ from cyclopts import Parameter
 
 from llem.auditing import Audit, Check, audit
 from llem.cli.output import (
+    DEFAULT_MAX_JSON,
     DEFAULT_ROOT,
     AsJson,
+    MaxJson,
     Root,
     print_json,
     print_lines,
     print_section,
     print_warnings,
+    reading_store,
     write_out,
 )
 from llem.codec import to_json
@@ -28,6 +31,7 @@ def show_verb(
     /,
     *,
     root: Root = DEFAULT_ROOT,
+    max_json_mib: MaxJson = DEFAULT_MAX_JSON,
     recompute: Annotated[bool, Parameter(name="--audit", negative="")] = False,
     as_json: AsJson = False,
 ) -> int:
@@ -42,7 +46,7 @@ def show_verb(
         Recompute the energy from the samples beside the result instead, and say whether it agrees.
         Ends with 1 where it does not, or where the evidence for a figure is missing.
     """
-    store = ResultStore(root)
+    store = reading_store(root, max_json_mib)
     result = _get(store, key)
     if recompute:
         return _tell(audit(result, store.timeseries(key)), as_json=as_json)

@@ -7,9 +7,18 @@ import attrs
 from cyclopts import Parameter
 
 from llem.cli.message import say
-from llem.cli.output import DEFAULT_ROOT, AsJson, Root, print_json, reading_progress
+from llem.cli.output import (
+    DEFAULT_MAX_JSON,
+    DEFAULT_ROOT,
+    AsJson,
+    MaxJson,
+    Root,
+    print_json,
+    reading_progress,
+    reading_store,
+)
 from llem.report.figures import counted, printable, unicode_text
-from llem.store import Repair, ResultStore, StoreFault, Verification
+from llem.store import Repair, StoreFault, Verification
 
 Mend = Annotated[
     bool,
@@ -21,14 +30,20 @@ Mend = Annotated[
 ]
 
 
-def verify_verb(*, root: Root = DEFAULT_ROOT, repair: Mend = False, as_json: AsJson = False) -> int:
+def verify_verb(
+    *,
+    root: Root = DEFAULT_ROOT,
+    repair: Mend = False,
+    max_json_mib: MaxJson = DEFAULT_MAX_JSON,
+    as_json: AsJson = False,
+) -> int:
     """
     Read every result and its samples, hold them against their digests, and name every fault.
 
     What a writer on another machine, or before a restart, may still be writing is named after a
     day. What was moved aside goes back with `mv ROOT/.llem-aside/KEY.N ROOT/KEY`.
     """
-    store = ResultStore(root)
+    store = reading_store(root, max_json_mib)
     with reading_progress() as progress:
         found: Verification | Repair
         found = store.repair(progress=progress) if repair else store.verify(progress=progress)

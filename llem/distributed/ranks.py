@@ -25,6 +25,7 @@ from llem.experiment import llem_version
 from llem.joint import reason_of
 from llem.protocols import Clock, ClockComparison, Peers, StoredResult
 from llem.store import ResultStore, Spool
+from llem.store.reading import MAX_MEASURED_BYTES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -184,7 +185,8 @@ class Ranks(Peers):
         self._at_work.close()
         self.exchange("over", None)
         if self.index == 0:
-            self._kept = finish(self._spool, ResultStore(self._root))
+            store = ResultStore(self._root, max_json_bytes=MAX_MEASURED_BYTES)
+            self._kept = finish(self._spool, store)
         self.exchange("kept", None)
         self._spool.remove()
         return self._kept

@@ -12,6 +12,12 @@ from llem.errors import LlemError, ResultAccessError, ResultNotFoundError
 MAX_JSON_BYTES = 64 * 2**20
 """Largest result.json that is read unless a caller raises the limit. Unit: bytes."""
 
+MAX_MEASURED_BYTES = 4 * 2**30
+"""
+Largest result.json of one's own measurement, which is kept even where readers must raise their
+limit: many ranks and millions of token latencies make it large. Unit: bytes.
+"""
+
 
 def read_regular_file(
     path: str, *, limit: int, too_large: type[LlemError], what: str = "result"
@@ -58,7 +64,8 @@ def _opened(
         if status.st_size > limit:
             error = too_large(
                 f"{path}: has {status.st_size} bytes, over the limit of {limit}; "
-                "raise the limit of the store if it is to be trusted"
+                "raise the limit of the store if it is to be trusted (max_json_bytes, max_rows, "
+                "or --max-json-mib)"
             )
             error.over_limit = True
             raise error

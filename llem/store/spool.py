@@ -65,7 +65,7 @@ from llem.store.parts import (
     sha256,
     too_large,
 )
-from llem.store.reading import MAX_JSON_BYTES
+from llem.store.reading import MAX_MEASURED_BYTES
 from llem.store.removal import take_away
 from llem.store.staging import check_area, make_area, opened, remove_empty
 
@@ -103,7 +103,7 @@ class Spool:
     """
 
     folder: Path = attrs.field(converter=_absolute)
-    max_json_bytes: int = attrs.field(default=MAX_JSON_BYTES, kw_only=True)
+    max_json_bytes: int = attrs.field(default=MAX_MEASURED_BYTES, kw_only=True)
     max_rows: int = attrs.field(default=sidecar.MAX_ROWS, kw_only=True)
 
     @classmethod
