@@ -2,7 +2,9 @@
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
 
 from llem.codec import to_mapping
 from llem.domain.conditions import Evidence, RequestSpan
@@ -268,3 +270,20 @@ def _ratio(value: float | None, per: float | None) -> float | None:
 
 def _name_of_first_gpu(devices: Sequence[DeviceEnergy]) -> str:
     return next((d.name for d in devices if d.sensor is not Sensor.RAPL), "unknown")
+
+
+def each(tokens: Any) -> tuple[Any, ...]:
+    """*tokens* of each request of a batch: one number is of a single request."""
+    row = listed(tokens)
+    return row if isinstance(row, tuple) else (tokens,)
+
+
+def listed(values: Any) -> Any:
+    """*values* as a tuple, or as they are where they are no row of values, to be refused."""
+    if isinstance(values, str | bytes | bytearray | Mapping | AbstractSet):
+        return values
+    try:
+        row = iter(values)
+    except TypeError:
+        return values
+    return tuple(row)

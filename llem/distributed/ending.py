@@ -4,9 +4,9 @@ import contextlib
 from collections.abc import Sequence
 
 from llem.completeness import check_completeness
-from llem.conclusion import conclude
 from llem.domain.result import ExperimentResult
 from llem.errors import IncompleteRunError, LlemError
+from llem.experiment import conclude
 from llem.protocols import StoredResult
 from llem.store import Part, ResultStore, Spool
 from llem.store.layout import folder_name

@@ -21,8 +21,7 @@ from llem.domain.conditions import Conditions
 from llem.domain.process import RawProcessResult
 from llem.domain.spool import RunManifest
 from llem.errors import ConfigError, IncompleteRunError, StoreWriteError
-from llem.experiment import llem_version
-from llem.joint import reason_of
+from llem.experiment import llem_version, reason_of
 from llem.protocols import Clock, ClockComparison, Peers, StoredResult
 from llem.store import ResultStore, Spool
 from llem.store.reading import MAX_MEASURED_BYTES

@@ -1,23 +1,20 @@
-"""One run from start to a result, whatever runs the model: the place where the stages meet."""
+"""One process of a run: what is measured inside a ``with`` block."""
 
 import contextlib
 import importlib.metadata
 import math
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from llem import measure
 from llem.codec import measurement_config_hash, to_mapping
-from llem.conclusion import conclude
-from llem.domain.conditions import Conditions, Evidence, GpuProcess
+from llem.domain.conditions import Conditions, Evidence
 from llem.domain.config import ExperimentConfig
-from llem.domain.energy import BaselineMethod, EnergyBreakdown
 from llem.domain.environment import EnvironmentSnapshot
 from llem.domain.fields import check_for
 from llem.domain.latency import MeasurementMode, WarmupResult
@@ -28,21 +25,21 @@ from llem.errors import (
     ConfigError,
     IncompleteRunError,
     LlemError,
-    MeterError,
     ResultValidationError,
 )
-from llem.joint import Introduction, agree, introduce, reason_of
+from llem.experiment.conclusion import conclude
+from llem.experiment.dating import Dates
+from llem.experiment.joint import Introduction, agree, introduce, reason_of
+from llem.experiment.metering import Metering, holds_context
 from llem.protocols import (
     BackendInfo,
     BatchOutput,
     Clock,
-    ClockComparison,
-    Device,
     Edge,
     EnergyMeter,
     Peers,
 )
-from llem.recording import Recorder, process_result
+from llem.recording import Recorder, each, listed, process_result
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -114,7 +111,6 @@ class Experiment:
     ) -> None:
         self.config = config
         self._info = info
-        self._wanted_meter = meter
         self._synchronize = synchronize or _synchronize_torch
         self._peak_memory_mb = peak_memory_mb or (lambda: None)
         self._experiment_id = experiment_id
@@ -123,34 +119,22 @@ class Experiment:
         self._introduced: Introduction | None = None
         self._progress: Progress = progress or (lambda *_: None)
         self._recorder = Recorder()
-        self._meter: EnergyMeter | None = None
-        self._devices: tuple[Device, ...] = ()
-        self._not_measured: tuple[str, ...] = ()
+        self._metering = Metering(meter, self._clock)
         if not 0 <= baseline_max_age_s < math.inf:
             raise ConfigError(
                 f"baseline_max_age_s must be seconds, 0 or more, got {baseline_max_age_s}"
             )
-        if isinstance(meter, str) and meter != "auto":
-            raise ConfigError(
-                f"meter must be auto, None or a meter, got {meter!r}: the configuration names one "
-                "by energy.backend"
-            )
         self._baseline_max_age_s = baseline_max_age_s
         folder = baseline_folder or measure.default_cache_folder()
         self._baseline_cache = None if folder is None else measure.BaselineCache(folder)
-        self._baseline: measure.IdlePower | None = None
         self._warmup: WarmupResult | None = None
         self._environment: EnvironmentSnapshot | None = None
-        # One pair of times dates everything, so that a clock that is set meanwhile shifts nothing.
-        self._anchor = self._clock.now(), self._clock.monotonic()
-        self._clocks: list[ClockComparison] = []
-        self._start_s = self._anchor[1]
+        self._dates = Dates(self._clock)
+        self._start_s = self._dates.now_s
         self._begin = Edge(time_s=self._start_s, counters_j=())
         self._end: Edge | None = None
         self._has_window = False
         self._excluded = 0
-        self._foreign: dict[str, tuple[GpuProcess, ...]] = {}
-        self._had_context: bool | None = None
         self._stage: Literal["new", "measuring", "over"] = "new"
         self._made: tuple[ExperimentResult, pa.Table | None] | None = None
 
@@ -160,19 +144,18 @@ class Experiment:
         self._stage = "over"
         with self._failure_told():
             # The meter goes first: while it is open the driver stays awake for whoever asks it.
-            self._open_meter()
+            self._metering.open(self.config.energy, self._info)
             try:
                 self._prepare()
             except BaseException:
-                self._close_meter()
+                self._metering.close()
                 raise
         self._stage = "measuring"
         return self
 
     def _prepare(self) -> None:
         """All that comes before the window."""
-        if self._meter is not None:
-            self._devices = measure.checked_devices(self._meter)
+        self._metering.find_devices()
         if self._peers is not None:
             self._meet_peers(self._peers)
         self._progress("environment", 0, None)
@@ -181,21 +164,29 @@ class Experiment:
         if self._peers is not None:
             # Nobody may still be loading a model while another one measures idle power.
             self._peers.exchange("idle", None)
-        if self._meter is not None:
-            self._take_baseline(self._meter)
-            self._meter.start()
+        if self._metering.is_on and self.config.baseline.enabled:
+            self._progress("baseline", 0, self.config.baseline.duration_seconds)
+        self._metering.measure_idle(
+            self.config.baseline,
+            cache=self._baseline_cache,
+            max_age_s=self._baseline_max_age_s,
+            environment=self._environment,
+        )
+        self._metering.start()
         self._begin_window()
 
     def _meet_peers(self, peers: Peers) -> None:
         self._experiment_id = agree(
             peers,
             experiment_id=self._experiment_id
-            or _new_experiment_id(self.config.model, self._anchor[0]),
+            or _new_experiment_id(self.config.model, self._dates.now),
             config_hash=measurement_config_hash(to_mapping(self.config)),
             llem_version=llem_version(),
         )
-        self._introduced = introduce(peers, self._devices, measure.own_processes(), self._info)
-        self._devices = self._introduced.devices
+        self._introduced = introduce(
+            peers, self._metering.devices, measure.own_processes(), self._info
+        )
+        self._metering.devices = self._introduced.devices
 
     @contextlib.contextmanager
     def _failure_told(self) -> Iterator[None]:
@@ -223,7 +214,7 @@ class Experiment:
             elif self._peers is not None:
                 self._peers.fail(reason_of(error) if error else "its window did not end well")
         finally:
-            self._close_meter()
+            self._metering.close()
 
     def warm_up(self, step: Callable[[], float]) -> WarmupResult | None:
         """
@@ -245,7 +236,7 @@ class Experiment:
             return None
         self._progress("warmup", 0, None)
         self._warmup = measure.warm_up(
-            step, config, clock=self._clock, wait_thermal_floor=self._meter is not None
+            step, config, clock=self._clock, wait_thermal_floor=self._metering.is_on
         )
         self._excluded = self._warmup.iterations_completed
         self._recorder = Recorder()
@@ -275,7 +266,7 @@ class Experiment:
         self._begin_window()
         self._start_s = start_s
         yield
-        self._end = self._end_edge()
+        self._end = self._end_window()
 
     def record(
         self,
@@ -317,11 +308,11 @@ class Experiment:
             raise IncompleteRunError("record() belongs inside the with block of the Experiment")
         now_s = self._clock.monotonic()
         output = BatchOutput(
-            input_tokens=_each(input_tokens),
-            output_tokens=_each(output_tokens),
+            input_tokens=each(input_tokens),
+            output_tokens=each(output_tokens),
             latency_s=latency_s,
             ttft_s=ttft_s,
-            itl_s=() if itl_s is None else _listed(itl_s),
+            itl_s=() if itl_s is None else listed(itl_s),
             padding_tokens=padding_tokens,
             flops=flops,
             mode=mode,
@@ -357,86 +348,22 @@ class Experiment:
             )
         return self._made
 
-    def _open_meter(self) -> None:
-        if isinstance(self._wanted_meter, str):
-            uuids = None if self._info is None else self._info.device_uuids
-            self._meter, self._not_measured = measure.open_meter(self.config.energy, uuids=uuids)
-        elif self._wanted_meter is None:
-            self._not_measured = ("meter is None: no meter was asked for",)
-        else:
-            self._meter = self._wanted_meter
-
-    def _close_meter(self) -> None:
-        """Whatever goes wrong with that takes no result along, nor hides what went wrong before."""
-        if self._meter is not None:
-            with contextlib.suppress(Exception):
-                self._meter.close()
-
     def _look_around(self, when: Literal["start", "end"]) -> None:
-        """Who else is on the GPUs, and at the start whether anyone, the engine included, is."""
-        uuids = [device.uuid for device in self._devices]
-        processes = measure.gpu_processes(uuids) if uuids else None
-        own, holds = measure.own_processes(), _holds_context()
-        if self._introduced is not None:
-            own |= self._introduced.processes
-        self._foreign[when] = measure.foreign(processes or (), own, holds)
-        if when == "start":
-            self._had_context = holds or measure.context_held(processes, own)
-
-    def _take_baseline(self, meter: EnergyMeter) -> None:
-        config = self.config.baseline
-        if config.enabled and config.duration_seconds > 0:
-            self._progress("baseline", 0, config.duration_seconds)
-            cuda = self._environment.hardware.cuda if self._environment else None
-            shared = bool(self._foreign["start"])
-            self._baseline = measure.idle_power(
-                meter,
-                config.duration_seconds,
-                self._clock,
-                # What others drew meanwhile is not idle power to any other run.
-                cache=None if shared else self._baseline_cache,
-                max_age_s=self._baseline_max_age_s,
-                driver=cuda.driver_version if cuda else None,
-                had_context=self._had_context,
-            )
+        kin = self._introduced.processes if self._introduced else frozenset[int]()
+        self._metering.look_around(when, kin)
 
     def _begin_window(self) -> None:
         self._finish_work()
         if self._peers is not None:
             self._peers.exchange("begin", None)
-            self._clocks = [self._peers.compare_clocks(self._clock)]
+            self._dates.compare(self._peers, anew=True)
             self._peers.align(self._introduced.align_on if self._introduced else None)
-        if self._meter is None:
-            self._begin = Edge(time_s=self._clock.monotonic(), counters_j=())
-        else:
-            self._begin = measure.checked_mark(self._meter, self._devices, self._clock)
+        self._begin = self._metering.begin()
         self._start_s = self._begin.time_s
 
-    def _end_edge(self) -> Edge:
-        """The last edge, without counters where the meter fails."""
+    def _end_window(self) -> Edge:
         self._finish_work()
-        now_s = self._clock.monotonic()
-        with self._sparing_requests():
-            if self._meter is not None:
-                end = measure.checked_mark(self._meter, self._devices, self._clock)
-                if end.time_s > self._begin.time_s:
-                    return end
-                raise MeterError(
-                    f"the time of the meter {self._meter.name} stood still or ran back, from "
-                    f"{self._begin.time_s!r} to {end.time_s!r}"
-                )
-        return Edge(time_s=max(now_s, self._begin.time_s), counters_j=())
-
-    @contextlib.contextmanager
-    def _sparing_requests(self) -> Iterator[None]:
-        """They were measured all the same, and are not given up for a sensor, whoever's."""
-        try:
-            yield
-        except MeterError as error:
-            self._not_measured = (measure.plain_text(error),)
-        except Exception as error:  # noqa: BLE001  # a meter may be anyone's
-            said = measure.plain_text(error)
-            self._not_measured = (f"the meter failed: {type(error).__name__}: {said}",)
+        return self._metering.end(self._begin)
 
     def _finish_work(self) -> None:
         """
@@ -457,28 +384,8 @@ class Experiment:
                 "requests before it may have failed too, so there is no result: run them again"
             ) from error
 
-    def _at(self, time_s: float) -> datetime:
-        """The monotonic *time_s* as a date, by the clock of the first process."""
-        beside = self._beside()
-        moment, anchor_s = beside.anchor
-        return moment + timedelta(seconds=time_s + beside.offset_s - anchor_s)
-
-    def _beside(self) -> ClockComparison:
-        """How the clock goes beside that of the first process, before the window and after it."""
-        if not self._clocks:
-            return ClockComparison(anchor=self._anchor)
-        first, last = self._clocks[0], self._clocks[-1]
-        if first.error_s is None or last.error_s is None:
-            return first
-        drift_s = abs(last.offset_s - first.offset_s) / 2
-        return ClockComparison(
-            offset_s=(first.offset_s + last.offset_s) / 2,
-            error_s=max(first.error_s, last.error_s) + drift_s,
-            anchor=first.anchor,
-        )
-
     def _finish(self) -> None:
-        end = self._end or self._end_edge()
+        end = self._end or self._end_window()
         if self._peers is None:
             process, conditions, timeseries = self._part(end)
             self._made = (
@@ -488,81 +395,61 @@ class Experiment:
             return
         try:
             self._peers.exchange("end", None)
-            self._clocks.append(self._peers.compare_clocks(self._clock))
+            self._dates.compare(self._peers)
         finally:
             # Whatever has become of the others, what was measured here is kept.
             self._peers.hand_over(*self._part(end))
 
     def _part(self, end: Edge) -> "tuple[RawProcessResult, Conditions, pa.Table | None]":
         """What this process measured."""
-        evidence, timeseries = Evidence(), None
-        with self._sparing_requests():
-            if self._meter is not None and end.counters_j:
-                evidence, timeseries = self._evidence(self._meter, end)
+        evidence, timeseries = self._metering.evidence(
+            self._begin, end, origin_s=self._start_s, requests=self._recorder.spans
+        )
         self._look_around("end")
         return self._process(end, evidence), self._conditions(end, evidence), timeseries
 
-    def _evidence(self, meter: EnergyMeter, end: Edge) -> "tuple[Evidence, pa.Table | None]":
-        samples = measure.checked_samples(meter, self._devices)
-        evidence = measure.gather_evidence(
-            self._devices,
-            samples,
-            self._begin,
-            end,
-            origin_s=self._start_s,
-            requests=self._recorder.spans,
-        )
-        table = measure.annotate(
-            measure.to_table(self._devices, samples, origin_s=self._start_s),
-            self._devices,
-            samples,
-            self._begin,
-            end,
-            origin_s=self._start_s,
-            requests=self._recorder.spans,
-        )
-        return evidence, table
-
     def _conditions(self, end: Edge, evidence: Evidence) -> Conditions:
-        begin_s, idle = self._begin.time_s - self._start_s, self._baseline
+        metering, idle = self._metering, self._metering.idle
+        begin_s = self._begin.time_s - self._start_s
         window_s = begin_s, begin_s + (end.time_s - self._begin.time_s)
-        known = [] if idle is None else zip(self._devices, idle.baseline.power_w, strict=True)
-        idle_w = {device.uuid: power_w for device, power_w in known if power_w is not None}
+        idle_w = metering.idle_by_device()
         return Conditions(
-            start_time=self._at(self._start_s),
+            start_time=self._dates.at(self._start_s),
             window_s=window_s,
             measurement_methodology=measure.derive_measurement_methodology(
                 self._warmup, None if self._end is None else window_s
             ),
             warmup_excluded=self._excluded,
             environment_snapshot=self._environment,
-            not_measured=self._not_measured,
+            not_measured=metering.not_measured,
             temperatures=evidence.temperatures,
             throttles=evidence.throttles,
             sampler_notes=evidence.notes,
-            foreign_at_start=self._foreign["start"],
-            foreign_at_end=self._foreign["end"],
+            foreign_at_start=metering.foreign["start"],
+            foreign_at_end=metering.foreign["end"],
             idle_uuids=tuple(idle_w),
             idle_power_w=tuple(idle_w.values()),
             baseline_had_context=idle.baseline.had_context if idle else None,
             baseline_notes=idle.notes if idle else (),
             node=self._introduced.node if self._introduced else measure.identity()[0],
-            clock_offset_s=(self._anchor[0] - self._at(self._anchor[1])).total_seconds(),
-            clock_error_s=self._beside().error_s,
+            clock_offset_s=self._dates.ahead_s,
+            clock_error_s=self._dates.beside.error_s,
         )
 
     def _process(self, end: Edge, evidence: Evidence) -> RawProcessResult:
-        start = self._at(self._start_s)
+        start = self._dates.at(self._start_s)
         return process_result(
             self._recorder,
             experiment_id=self._experiment_id or _new_experiment_id(self.config.model, start),
             process_index=0 if self._peers is None else self._peers.index,
             config=self.config,
             info=self._info,
-            window=Timestamps(start=self._at(self._begin.time_s), end=self._at(end.time_s)),
+            window=Timestamps(
+                start=self._dates.at(self._begin.time_s), end=self._dates.at(end.time_s)
+            ),
             seconds=end.time_s - self._begin.time_s,
             evidence=evidence,
-            breakdown=self._breakdown(evidence),
+            breakdown=self._metering.breakdown(evidence),
             thermal_throttle=measure.throttle_info(evidence.throttles, evidence.temperatures),
             warmup=self._warmup,
             peak_memory_mb=self._peak_mb(),
@@ -576,50 +463,11 @@ class Experiment:
             return None
         return peak_mb
 
-    def _breakdown(self, evidence: Evidence) -> EnergyBreakdown | None:
-        devices = evidence.devices
-        if not devices or any(device.energy_j is None for device in devices):
-            return None
-        idle = self._baseline
-        if idle is None or idle.method is BaselineMethod.UNAVAILABLE:
-            return EnergyBreakdown(
-                baseline_method=BaselineMethod.UNAVAILABLE, phases=evidence.phases
-            )
-        return EnergyBreakdown(
-            baseline_power_w=idle.baseline.total_w,
-            baseline_method=idle.method,
-            baseline_timestamp=idle.baseline.timestamp,
-            baseline_cache_age_sec=idle.cache_age_s,
-            phases=evidence.phases,
-        )
-
-
-def _each(tokens: Any) -> tuple[Any, ...]:
-    listed = _listed(tokens)
-    return listed if isinstance(listed, tuple) else (tokens,)
-
-
-def _listed(values: Any) -> Any:
-    """*values* as a tuple, or as they are where they are no row of values, to be refused."""
-    if isinstance(values, str | bytes | bytearray | Mapping | AbstractSet):
-        return values
-    try:
-        row = iter(values)
-    except TypeError:
-        return values
-    return tuple(row)
-
 
 def _new_experiment_id(model: str, start: datetime) -> str:
     return f"{model}_{start:%Y%m%d_%H%M%S}_{secrets.token_hex(4)}"
 
 
-def _holds_context() -> bool:
-    """Whether this process has a CUDA context, as far as torch knows."""
-    torch: Any = sys.modules.get("torch")
-    return torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()
-
-
 def _synchronize_torch() -> None:
-    if _holds_context():
+    if holds_context():
         sys.modules["torch"].cuda.synchronize()
