@@ -8,8 +8,10 @@ when its time is over. Then it is known, and told, who did not come.
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
+
+import attrs
 
 from llem.completeness import named
 from llem.distributed.orders import STOPPED
@@ -18,11 +20,46 @@ from llem.errors import IncompleteRunError
 LEAST_WAIT_S, MOST_WAIT_S = 0.001, 0.1
 """Time between two looks at the board: the longer a rank has waited, the longer. Unit: s."""
 
+STAGES = {
+    "join": "the start of the run",
+    "agree": "comparing configurations",
+    "introduce": "naming its devices",
+    "idle": "the idle devices",
+    "begin": "the begin of the measured window",
+    "clock": "comparing clocks",
+    "clocks": "comparing clocks",
+    "end": "the end of the measured window",
+    "left": "leaving what it measured",
+    "bring": "sending what it measured",
+    "brought": "sending what it measured",
+    "over": "the end of measuring",
+    "kept": "the end of the run",
+}
+"""What a person is told of each stage."""
+
 MOMENT_S = 0.5
 """Time that further ranks have to say what happened to them once one has. Unit: s."""
 
 GRACE_S = 3.0
 """Time that ranks have to say what happened to them, once one has failed. Unit: s."""
+
+
+@attrs.frozen(kw_only=True)
+class _Word:
+    """
+    What a rank says at its end, where that is not the end of the run.
+
+    Attributes:
+        rank: The rank.
+        text: Why it ended.
+        is_verdict: Whether it tells of others, whom it has waited for.
+        blamed: Whose fault it was. Empty: it was told to end.
+    """
+
+    rank: int
+    text: str
+    is_verdict: bool
+    blamed: list[int]
 
 
 class Board:
@@ -102,47 +139,56 @@ class Board:
         """
         Tell all that this rank has failed. Only the first reason is told.
 
-        A rank that gave up waiting has no fault of its own.
+        A rank that gave up waiting has no fault of its own: it tells whom it waited for.
         """
         if self._failed:
             return
         self._failed = True
-        if self._gave_up:
-            reason = STOPPED
-        elif reason != STOPPED:
-            self._blamed.add(self.rank)
+        if not self._gave_up and reason != STOPPED:
+            self._blamed = {self.rank}
+        word = _Word(
+            rank=self.rank,
+            text=reason,
+            is_verdict=self._gave_up,
+            blamed=[] if reason == STOPPED else sorted(self._blamed),
+        )
         with contextlib.suppress(Exception):
             number = self._store.add("failures", 1)
-            self._store.set(f"failure/{number}", json.dumps([self.rank, reason]))
+            self._store.set(f"failure/{number}", json.dumps(attrs.asdict(word)))
 
     def report(self) -> str:
         """
         What has become of the ranks, now that one has failed: waits for those that can still say.
 
-        Ranks that were merely told to end, or that are at work, are left out where one says what
-        its fault is.
+        What ranks say of themselves comes before what others say of them, and silence after both.
         """
         deadline = time.monotonic() + GRACE_S
-        told, faults = self._told()
-        while len(told) < self.count and time.monotonic() < deadline:
-            if faults:
+        words = self._words()
+        while len(words) < self.count and time.monotonic() < deadline:
+            if any(word.blamed for word in words):
                 deadline = min(deadline, time.monotonic() + MOMENT_S)
             time.sleep(0.05)
-            told, faults = self._told()
-        silent = sorted({*range(self.count)} - told.keys() - {self.rank})
-        self._blamed |= faults.keys() or {*silent}
-        if not faults and silent:
-            return self._silence(silent)
-        lines = [f"rank {rank}: {reason}" for rank, reason in sorted(faults.items())]
-        return "; ".join(lines) or f"{named(range(self.count))}: {STOPPED}"
+            words = self._words()
+        text, blamed = self._judge(words)
+        self._blamed = {*blamed}
+        return text
 
-    def _told(self) -> tuple[dict[int, str], dict[int, str]]:
-        """What each rank said of its end, and of that what is a fault of its own."""
-        told = self._failures()
-        return told, {rank: reason for rank, reason in told.items() if reason != STOPPED}
+    def _judge(self, words: "Sequence[_Word]") -> tuple[str, Collection[int]]:
+        """What went wrong, and whose fault it is."""
+        faults = [word for word in words if word.blamed and not word.is_verdict]
+        verdicts = [word for word in words if word.blamed and word.is_verdict]
+        silent = sorted({*range(self.count)} - {word.rank for word in words} - {self.rank})
+        if faults:
+            lines = {f"rank {word.rank}: {word.text}": word.rank for word in faults}
+            return "; ".join(sorted(lines)), {word.rank for word in faults}
+        if verdicts:
+            return verdicts[0].text, verdicts[0].blamed
+        if silent:
+            return self._silence(silent), silent
+        return f"{named(range(self.count))}: {STOPPED}", ()
 
     def _silence(self, silent: Sequence[int]) -> str:
-        where = "" if len(silent) > 1 else f" after {self._last_stage(silent[0])!r}"
+        where = "" if len(silent) > 1 else f" since {self._last_stage(silent[0])}"
         return (
             f"{named(silent)}: no sign of life{where}: killed, out of memory, or hanging; see its "
             "own output"
@@ -151,26 +197,26 @@ class Board:
     def _last_stage(self, rank: int) -> str:
         with contextlib.suppress(Exception):
             if self._store.check([f"at/{rank}"]):
-                return str(self._store.get(f"at/{rank}").decode())
-        return "the start"
+                return _in_words(self._store.get(f"at/{rank}").decode())
+        return "it was launched"
 
-    def _failures(self) -> dict[int, str]:
-        """Why each rank failed that has said so."""
-        told: dict[int, str] = {}
+    def _words(self) -> "list[_Word]":
+        """What each rank that has failed says, in the order in which they did."""
+        words: dict[int, _Word] = {}
         with contextlib.suppress(Exception):
             number = 1
             while self._store.check([f"failure/{number}"]):
-                rank, reason = json.loads(self._store.get(f"failure/{number}"))
-                told.setdefault(rank, reason)
+                word = _Word(**json.loads(self._store.get(f"failure/{number}")))
+                words.setdefault(word.rank, word)
                 number += 1
-        return told
+        return [*words.values()]
 
     def _await(self, key: str, late: Callable[[], str]) -> None:
         # The store's own wait would print a warning for each time that it ends without the key.
         began = time.monotonic()
         while not self._is_told(key):
             waited_s = time.monotonic() - began
-            if self._failures():
+            if self._words():
                 raise self._giving_up(self.report()) from None
             if waited_s >= self.timeout_s:
                 raise self._giving_up(late()) from None
@@ -191,11 +237,11 @@ class Board:
             missing = [r for r in range(self.count) if not self._store.check([f"{place}/{r}"])]
         self._blamed |= {*missing}
         if not missing:
-            return f"all ranks came to {stage!r}, but not in time"
-        last = "; ".join(f"rank {rank} was last at {self._last_stage(rank)!r}" for rank in missing)
+            return f"all ranks came to {_in_words(stage)}, but not in time"
+        last = "; ".join(f"rank {rank} since {self._last_stage(rank)}" for rank in missing)
         return (
-            f"{named(missing)} did not come to {stage!r} within {self.timeout_s:g} s: hanging, "
-            f"killed, or much slower ({last})"
+            f"{named(missing)} did not come to {_in_words(stage)} within {self.timeout_s:g} s: "
+            f"hanging, killed, or much slower ({last})"
         )
 
     @contextlib.contextmanager
@@ -210,3 +256,7 @@ class Board:
                 f"the store of the ranks cannot be reached any more: {type(fault).__name__}: "
                 f"{words}; the launcher, or the machine of rank 0, is gone"
             ) from fault
+
+
+def _in_words(stage: str) -> str:
+    return STAGES.get(stage, repr(stage))

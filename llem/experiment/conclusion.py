@@ -70,7 +70,7 @@ def conclude(
 
 def _methodology(conditions: Sequence[Conditions]) -> Methodology:
     """That of all processes; total where they differ, as where one alone did not settle."""
-    methods = {c.measurement_methodology for c in conditions}
+    methods: set[Methodology] = {c.measurement_methodology for c in conditions}
     return methods.pop() if len(methods) == 1 else "total"
 
 

@@ -5,6 +5,7 @@ Its engine is the built-in model, or one that sleeps; the GPUs that it says it r
 the fake driver. At a stage of the run it may be made to misbehave.
 """
 
+import itertools
 import json
 import os
 import signal
@@ -122,8 +123,10 @@ def main() -> None:
         misbehave(f"after {stage}")
         return told
 
+    calls = itertools.count()
+
     def generating(self: Sleeping, batch: Any, /) -> BatchOutput:
-        misbehave("run")
+        misbehave("run" if next(calls) else "warmup")
         return generate(self, batch)
 
     board.Board.exchange = exchanging  # type: ignore[method-assign]

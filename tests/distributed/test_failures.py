@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,11 +37,11 @@ def aggregate(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-@pytest.mark.parametrize("stage", [*BEFORE, "run", *AFTER])
+@pytest.mark.parametrize("stage", [*BEFORE, "warmup", "run", *AFTER])
 @pytest.mark.parametrize("victim", [1, 0])
 def test_a_rank_that_is_killed(launcher, root, stage, victim) -> None:
     """The others name it, no result is kept, and what was left stays until it is aggregated."""
-    where = stage if stage == "run" else f"before {stage}"
+    where = stage if stage in ("warmup", "run") else f"before {stage}"
 
     ended = launcher.run(3, faults=[[victim, where, "kill"]], timeout_s=20)
 
@@ -88,8 +89,8 @@ def test_a_rank_that_hangs(launcher, root) -> None:
 
     assert time.monotonic() - began < 90
     assert ended.status != 0
-    assert "rank 1 did not come to 'end' within 20 s" in ended.said[0]
-    assert "rank 1 was last at 'begin'" in ended.said[0]
+    late = "rank 1 did not come to the end of the measured window within 20 s"
+    assert late in ended.said[0]
     (folder,) = states(root)
     refused = aggregate(folder)
     assert refused.returncode == 1
@@ -102,17 +103,6 @@ def test_a_rank_that_hangs(launcher, root) -> None:
     assert [process.process_index for process in result.process_results] == [0, 2]
     assert any("rank 1" in line for line in result.aggregation.warnings)
     assert states(root) == [folder]
-
-
-def test_a_slow_rank_that_was_given_up_is_not_lost(launcher, root) -> None:
-    """It leaves what it measured all the same, and the run can be finished."""
-    ended = launcher.run(2, slower={"1": 20}, timeout_s=1, n=8)
-
-    assert ended.status != 0
-    assert "rank 1 did not come to 'end' within 1 s" in ended.said[0]
-    (folder,) = states(root)
-    done = aggregate(folder)
-    assert done.returncode == 0, done.stderr
 
 
 def test_ctrl_c(launcher, root) -> None:
@@ -136,3 +126,42 @@ def test_one_rank_that_is_interrupted(launcher, root) -> None:
     assert ended.status != 0
     assert ended.said[0] == "IncompleteRunError: rank 1: interrupted"
     assert len(ResultStore(root)) == 0
+
+
+def test_a_disk_that_fills_on_one_rank(launcher, root, tmp_path) -> None:
+    """What that rank measured is put elsewhere, and the run is finished from there."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "none", str(small)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("may not mount a disk of its own")
+    try:
+        ended = launcher.run(2, roots=[str(root), str(small / "root")])
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+
+    assert ended.status != 0
+    assert "rank 1: " in ended.said[0]
+    assert "free some space" in ended.said[0]
+    assert len(ResultStore(root)) == 0
+    (folder,) = states(root)
+    (shelter,) = re.findall(r"was put into (\S+?):", ended.said[1])
+    for file in Path(shelter).glob("process-*"):
+        shutil.copy(file, folder)
+    done = aggregate(folder)
+    assert done.returncode == 0, done.stderr
+    assert ResultStore(root).get(next(iter(ResultStore(root)))).aggregation.num_processes == 2
+
+
+def test_two_that_aggregate_at_once(launcher, root) -> None:
+    """One result is kept."""
+    launcher.run(2, faults=[[1, "before over", "kill"]], timeout_s=20)
+    (folder,) = states(root)
+    command = [sys.executable, "-m", "llem", "aggregate", str(folder)]
+
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [one.communicate()[1] for one in both]
+
+    assert 0 in [one.returncode for one in both], said
+    assert len(ResultStore(root)) == 1
+    assert states(root) == []
