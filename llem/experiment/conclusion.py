@@ -1,6 +1,6 @@
 """What all processes of a run measured into one result, with the warnings that it needs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -9,10 +9,9 @@ import attrs
 from llem import quality
 from llem.accuracy import reproducibility_notes
 from llem.aggregate import aggregate_results
-from llem.codec import config_from_mapping, measurement_config_hash
+from llem.codec import measurement_config_hash
 from llem.domain.conditions import Conditions, DeviceThrottle, GpuProcess, TemperatureRange
 from llem.domain.environment import EnvironmentSnapshot, GPUEnvironment
-from llem.domain.freeform import JsonObject
 from llem.domain.process import RawProcessResult
 from llem.domain.result import ClockOffset, ExperimentResult, Methodology
 
@@ -119,7 +118,6 @@ def _signals(
 ) -> quality.Signals:
     metered = {device.uuid for device in made.devices}
     latencies_ms = [process.per_request_latencies_ms for process in made.process_results]
-    config = config_from_mapping(JsonObject(made.effective_config).to_dict(), source="config")
     return quality.Signals(
         duration_s=made.total_inference_time_sec,
         prompts=sum(map(len, latencies_ms)),
@@ -132,7 +130,7 @@ def _signals(
         sampler_notes=_distinct(note for c in conditions for note in c.sampler_notes),
         foreign_at_start=_foreign(c.foreign_at_start for c in conditions),
         foreign_at_end=_foreign(c.foreign_at_end for c in conditions),
-        baseline_wanted=config.baseline.enabled,
+        baseline_wanted=_is_on(made, "baseline", "enabled"),
         baseline_taken=made.baseline_power_w is not None,
         baseline_power_w=made.baseline_power_w,
         idle_power_w=_idle_power(made, conditions),
@@ -140,8 +138,14 @@ def _signals(
         baseline_notes=_distinct(note for c in conditions for note in c.baseline_notes),
         energy_adjusted_j=made.energy_adjusted_j,
         warmup=made.warmup_result,
-        convergence_wanted=config.warmup.convergence_detection,
+        convergence_wanted=_is_on(made, "warmup", "convergence_detection"),
     )
+
+
+def _is_on(made: ExperimentResult, section: str, name: str) -> bool:
+    """A setting of the resolved configuration."""
+    settings = made.effective_config.get(section)
+    return isinstance(settings, Mapping) and settings.get(name) is True
 
 
 def _distinct(lines: Iterable[str]) -> tuple[str, ...]:

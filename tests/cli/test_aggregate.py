@@ -1,0 +1,110 @@
+"""``llem aggregate``: finishing a run whose processes have left what they measured."""
+
+import shutil
+
+import attrs
+import pytest
+from spooling import CONDITIONS, begun, process_of
+
+from llem.store import ResultStore
+
+
+@pytest.fixture
+def left(tmp_path):
+    """The spool of a run of two processes, of which *indices* have left something."""
+
+    def leave(*indices: int):
+        spool = begun(tmp_path / "root", 2)
+        for index in indices:
+            devices = tuple(attrs.evolve(d, gpu_index=index) for d in process_of(index).devices)
+            spool.leave(attrs.evolve(process_of(index), devices=devices), CONDITIONS)
+        return spool
+
+    return leave
+
+
+def test_a_whole_run_is_finished(llem, left, tmp_path) -> None:
+    """Its result is kept where the run was to keep it, and its state is gone."""
+    spool = left(0, 1)
+
+    done = llem("aggregate", spool.folder)
+
+    assert done.status == 0, done.err
+    (key,) = ResultStore(tmp_path / "root")
+    assert f"root/{key}/result.json" in done.out
+    assert not (tmp_path / "root" / ".state").exists()
+
+
+def test_another_root(llem, left, tmp_path) -> None:
+    """It is kept there."""
+    done = llem("aggregate", left(0, 1).folder, "--root", tmp_path / "other", "--json")
+
+    assert done.status == 0, done.err
+    assert done.json["num_processes"] == 2
+    assert list(ResultStore(tmp_path / "other")) == [done.json["key"]]
+
+
+def test_what_is_missing_is_named(llem, left, tmp_path) -> None:
+    """Nothing is kept, and nothing goes."""
+    spool = left(0)
+
+    refused = llem("aggregate", spool.folder)
+
+    assert refused.status == 1
+    assert "rank 1: left nothing" in refused.err
+    assert "--allow-incomplete" in refused.err
+    assert len(ResultStore(tmp_path / "root")) == 0
+    assert spool.is_marked(0)
+
+
+def test_without_what_is_missing(llem, left, tmp_path) -> None:
+    """The result says so, and the state stays, so that the whole run can be kept later."""
+    spool = left(0)
+
+    done = llem("aggregate", spool.folder, "--allow-incomplete")
+
+    assert done.status == 0, done.err
+    assert "rank 1: left nothing" in done.out
+    assert spool.is_marked(0)
+    again = llem("aggregate", spool.folder, "--allow-incomplete")
+    assert again.status == 0
+    assert len(ResultStore(tmp_path / "root")) == 1
+    left_later = process_of(1)
+    devices = tuple(attrs.evolve(device, gpu_index=1) for device in left_later.devices)
+    spool.leave(attrs.evolve(left_later, devices=devices), CONDITIONS)
+    assert llem("aggregate", spool.folder).status == 0
+    assert len(ResultStore(tmp_path / "root")) == 2
+
+
+def test_nothing_to_make_do_with(llem, left) -> None:
+    """An empty run makes no result."""
+    refused = llem("aggregate", left().folder, "--allow-incomplete")
+
+    assert refused.status == 1
+    assert "ranks 0-1: left nothing" in refused.err
+
+
+def test_a_result_that_was_kept_before(llem, left, tmp_path) -> None:
+    """Whoever kept it died before the state was removed: it is not kept twice."""
+    spool = left(0, 1)
+    shutil.copytree(spool.folder, tmp_path / "copy" / spool.folder.name)
+    llem("aggregate", spool.folder)
+    (key,) = ResultStore(tmp_path / "root")
+
+    again = llem("aggregate", tmp_path / "copy" / spool.folder.name, "--root", tmp_path / "root")
+
+    assert again.status == 0, again.err
+    assert list(ResultStore(tmp_path / "root")) == [key]
+
+
+@pytest.mark.parametrize("name", ["nothing", "file", "folder"])
+def test_what_is_no_state_of_a_run(llem, tmp_path, name) -> None:
+    """One line says so."""
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+
+    refused = llem("aggregate", name)
+
+    assert refused.status == 1
+    assert name in refused.err
+    assert refused.err.count("\n") == 1
