@@ -148,7 +148,7 @@ def told_by_one(ranks: Ranks) -> Iterator[Ranks]:
         with ranks:
             yield ranks
     except LlemError:
-        if ranks.speaks:
+        if ranks.is_to_tell():
             raise
         raise SystemExit(FAILED) from None
 

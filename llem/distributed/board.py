@@ -84,14 +84,25 @@ class Board:
         self._gave_up = False
         self._blamed: set[int] = set()
 
-    @property
     def is_to_tell(self) -> bool:
         """
         Whether a person is to hear of the failure from this rank.
 
-        Rank 0 speaks for all, and each of its own fault. Where rank 0 is at fault, all do.
+        Rank 0 speaks for all. Another one tells of its own fault, unless rank 0 has the same; and
+        all do where rank 0 is at fault itself.
         """
-        return self.rank in {0, *self._blamed} or 0 in self._blamed
+        if self.rank == 0 or 0 in self._blamed:
+            return True
+        return self.rank in self._blamed and not self._has_rank_0_the_same()
+
+    def _has_rank_0_the_same(self) -> bool:
+        deadline = time.monotonic() + MOMENT_S
+        while time.monotonic() < deadline:
+            words = {word.rank: word.text for word in self._words()}
+            if 0 in words:
+                return words[0] == words.get(self.rank)
+            time.sleep(0.02)
+        return False
 
     def under(self, name: str) -> Any:
         """A store for what is no matter of the board, its keys under *name*."""

@@ -199,10 +199,9 @@ class Ranks(Peers):
         """Raise what a person or the launcher ordered, where a library has swallowed it."""
         self._orders.heed()
 
-    @property
-    def speaks(self) -> bool:
+    def is_to_tell(self) -> bool:
         """Whether it is for this rank to tell a person why the run failed."""
-        return self._board is None or self._board.is_to_tell
+        return self._board is None or self._board.is_to_tell()
 
     @property
     def _spool(self) -> Spool:

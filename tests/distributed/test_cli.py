@@ -11,7 +11,7 @@ from llem.store import ResultStore
 
 pytestmark = pytest.mark.torch
 
-QUICK = ["--num-prompts", "4", "--warmup.enabled=false", "--energy.backend", "none"]
+QUICK = ["--warmup.enabled=false", "--energy.backend", "none"]
 
 
 @pytest.fixture
@@ -31,21 +31,21 @@ def torchrun(environment, tmp_path):
 
 def test_one_summary_of_one_result(torchrun, tmp_path) -> None:
     """Rank 0 alone prints and keeps."""
-    ended = torchrun(2, *QUICK, "--export-csv", "out.csv")
+    ended = torchrun(2, *QUICK, "--num-prompts=4", "--export-csv", "out.csv")
 
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("model  ") == 1
     assert ended.stderr.count("llem: running prompts") == 1
     (key,) = ResultStore(tmp_path / "results")
     assert f"results/{key}/result.json" in ended.stdout
-    (row,) = csv.DictReader((tmp_path / "out.csv").open())
+    (row,) = csv.DictReader((tmp_path / "out.csv").read_text("utf-8").splitlines())
     assert row["num_processes"] == "2"
     assert row["total_tokens"] == str(4 * (64 + 32))
 
 
 def test_json_of_one_result(torchrun) -> None:
     """It is one document, which a program can read."""
-    ended = torchrun(2, *QUICK, "--json")
+    ended = torchrun(2, *QUICK, "--num-prompts=4", "--json")
 
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["num_processes"] == 2
@@ -53,8 +53,8 @@ def test_json_of_one_result(torchrun) -> None:
 
 def test_the_settings_decide_the_hash_and_not_the_number_of_ranks(torchrun, tmp_path) -> None:
     """The same work has the same hash, however many share it."""
-    assert torchrun(1, *QUICK).returncode == 0
-    assert torchrun(2, *QUICK).returncode == 0
+    assert torchrun(1, *QUICK, "--num-prompts=4").returncode == 0
+    assert torchrun(2, *QUICK, "--num-prompts=4").returncode == 0
 
     store = ResultStore(tmp_path / "results")
     one, two = (store.get(key) for key in store)
@@ -66,7 +66,7 @@ def test_the_settings_decide_the_hash_and_not_the_number_of_ranks(torchrun, tmp_
     ("words", "told"),
     [
         (["--precision", "bad"], "--precision"),
-        (["--num-prompts", "1"], "n is 1, and there are 2 ranks"),
+        (["--num-prompts=1"], "n is 1, and there are 2 ranks"),
         (["--rank-timeout", "0"], "--rank-timeout must be"),
         (["--root", "/dev/null/x"], "nothing was written"),
     ],
