@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 import pytest
 
+from llem.auditing import audit
 from llem.domain.config import (
     BaselineConfig,
     EnergyConfig,
@@ -24,6 +25,7 @@ from llem.measure import NvmlMeter, device_energies
 from llem.measure.nvml import COUNTER_REFRESH_S
 from llem.measure.nvml_client import NvmlClient
 from llem.running import run_experiment
+from llem.store import ResultStore
 
 pytestmark = pytest.mark.gpu
 
@@ -193,3 +195,28 @@ def test_llem_run_from_end_to_end(torch: Any, tmp_path: Path, say: Any) -> None:
     )
     say(audited.stdout)
     assert audited.returncode == 0
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_ranks(torch: Any, say: Callable[[str], None], tmp_path: Path, count: int) -> None:
+    """A GPU that ranks share is counted once; a rank with one of its own is aligned by nccl."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    settings = ["--num-prompts=64", "--warmup.thermal-floor-seconds=0", "--energy.backend=nvml"]
+    settings += ["--baseline.duration-seconds=2", f"--root={tmp_path}"]
+
+    ended = subprocess.run(
+        [*launcher, "--nproc-per-node", str(count), "-m", "llem", "run", MODEL, *settings],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    store = ResultStore(tmp_path)
+    (key,) = store
+    result = store.get(key)
+    say(f"{count} ranks: {result.total_energy_j} J, {result.aggregation}")
+    assert len({device.uuid for device in result.devices}) == min(count, torch.cuda.device_count())
+    assert result.total_energy_j is not None
+    assert result.total_energy_j > 0
+    assert audit(result, store.timeseries(key)).agrees

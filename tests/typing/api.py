@@ -418,3 +418,15 @@ llem.run_experiment(llem.config_from_mapping({"model": "gpt2"}, source="mine.jso
 llem.run_experiment(llem.ExperimentConfig(), meter="auto", baseline_max_age_s=600)
 SCHEMA: dict[str, Any] = llem.json_schema()
 VERSIONS: tuple[str, str] = (llem.__version__, llem.SCHEMA_VERSION)
+
+
+def run_as_ranks() -> str | None:
+    """What each rank of a run does."""
+    with llem.Ranks("results", timeout_s=60) as ranks:
+        peers: llem.Peers = ranks
+        with llem.Experiment(make_config(), peers=peers) as run:
+            run.record(input_tokens=1, output_tokens=1, latency_s=0.1)
+        kept: llem.StoredResult | None = ranks.keep()
+    offsets: tuple[llem.ClockOffset, ...] = kept.result.aggregation.clock_offsets if kept else ()
+    print(offsets, ranks.index, ranks.count)
+    return None if kept is None else kept.key
