@@ -110,9 +110,14 @@ class Board:
 
         return PrefixStore(name, self._store)
 
-    def exchange(self, stage: str, value: Any) -> tuple[Any, ...]:
+    def exchange(self, stage: str, value: Any, *, at_least_s: float = 0.0) -> tuple[Any, ...]:
         """
         Return once every rank is at *stage*, with the value of each.
+
+        Args:
+            stage: The stage.
+            value: What JSON can hold.
+            at_least_s: How long to wait, where that is longer than ranks usually do. Unit: s.
 
         Raises:
             IncompleteRunError: One failed, or does not come in time; the text names it.
@@ -124,7 +129,8 @@ class Board:
             self._store.set(f"{place}/{self.rank}", json.dumps(value))
             if self._store.add(f"{place}/arrived", 1) == self.count:
                 self._store.set(f"{place}/all", "1")
-        self._await(f"{place}/all", lambda: self._who_lacks(place, stage))
+        timeout_s = max(self.timeout_s, at_least_s)
+        self._await(f"{place}/all", timeout_s, lambda: self._who_lacks(place, stage, timeout_s))
         with self._reached():
             values = self._store.multi_get([f"{place}/{rank}" for rank in range(self.count)])
         return tuple(json.loads(one) for one in values)
@@ -141,7 +147,8 @@ class Board:
         Raises:
             IncompleteRunError: It does not, in time, or one failed. *what* says what it did not do.
         """
-        self._await(key, lambda: f"rank {whom} did not {what} within {self.timeout_s:g} s")
+        timeout_s = self.timeout_s
+        self._await(key, timeout_s, lambda: f"rank {whom} did not {what} within {timeout_s:g} s")
         with self._reached():
             value: bytes = self._store.get(key)
         return value
@@ -222,14 +229,14 @@ class Board:
                 number += 1
         return [*words.values()]
 
-    def _await(self, key: str, late: Callable[[], str]) -> None:
+    def _await(self, key: str, timeout_s: float, late: Callable[[], str]) -> None:
         # The store's own wait would print a warning for each time that it ends without the key.
         began = time.monotonic()
         while not self._is_told(key):
             waited_s = time.monotonic() - began
             if self._words():
                 raise self._giving_up(self.report()) from None
-            if waited_s >= self.timeout_s:
+            if waited_s >= timeout_s:
                 raise self._giving_up(late()) from None
             time.sleep(min(LEAST_WAIT_S + waited_s / 10, MOST_WAIT_S))
 
@@ -242,7 +249,7 @@ class Board:
         self._gave_up = True
         return IncompleteRunError(why)
 
-    def _who_lacks(self, place: str, stage: str) -> str:
+    def _who_lacks(self, place: str, stage: str, timeout_s: float) -> str:
         """Who has not come to *stage*, and where each was last."""
         with self._reached():
             missing = [r for r in range(self.count) if not self._store.check([f"{place}/{r}"])]
@@ -251,7 +258,7 @@ class Board:
             return f"all ranks came to {_in_words(stage)}, but not in time"
         last = "; ".join(f"rank {rank} since {self._last_stage(rank)}" for rank in missing)
         return (
-            f"{named(missing)} did not come to {_in_words(stage)} within {self.timeout_s:g} s: "
+            f"{named(missing)} did not come to {_in_words(stage)} within {timeout_s:g} s: "
             f"hanging, killed, or much slower ({last})"
         )
 

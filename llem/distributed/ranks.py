@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import tempfile
+import warnings
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,7 @@ from llem.distributed.transfer import bring_together
 from llem.domain.conditions import Conditions
 from llem.domain.process import RawProcessResult
 from llem.domain.spool import RunManifest
-from llem.errors import ConfigError, IncompleteRunError, StoreWriteError
+from llem.errors import ConfigError, IncompleteRunError, LlemWarning, StoreWriteError
 from llem.experiment import llem_version, reason_of
 from llem.protocols import Clock, ClockComparison, Peers, StoredResult
 from llem.store import ResultStore, Spool
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 600.0
 """How long ranks wait for each other unless told otherwise. Unit: s."""
+
+PUTTING_S = 3600.0
+"""How long ranks wait at least for rank 0, which makes the result of all. Unit: s."""
 
 
 class Ranks(Peers):
@@ -68,6 +72,7 @@ class Ranks(Peers):
         self._board: Board | None = None
         self._joined: Joined | None = None
         self._kept: StoredResult | None = None
+        self._has_left = False
 
     @property
     def index(self) -> int:
@@ -158,6 +163,7 @@ class Ranks(Peers):
         try:
             self._at_work.enter_context(self._spool.taking_part(manifest))
             self._spool.leave(*part)
+            self._has_left = True
         except StoreWriteError as error:
             shelter = Spool.of(tempfile.mkdtemp(prefix="llem-"), manifest.run_id)
             shelter.begin(manifest)
@@ -186,8 +192,9 @@ class Ranks(Peers):
         if self.index == 0:
             store = ResultStore(self._root, max_json_bytes=MAX_MEASURED_BYTES)
             self._kept = finish(self._spool, store)
-        self.exchange("kept", None)
+        joined.board.exchange("kept", None, at_least_s=PUTTING_S)
         self._spool.remove()
+        self._has_left = False
         return self._kept
 
     def fail(self, reason: str, /) -> None:
@@ -225,6 +232,13 @@ class Ranks(Peers):
         """On the way out: tell the others what went wrong here, and say what became of them."""
         if error is None:
             self._ready().channel.close()
+            if self._has_left and self.index == 0:
+                warnings.warn(
+                    f"what the ranks measured was not kept: call keep() in each of them; "
+                    f"{self._where()}",
+                    LlemWarning,
+                    stacklevel=4,
+                )
             return
         self.fail(reason_of(error))
         if isinstance(error, StopOrderError):
@@ -236,9 +250,14 @@ class Ranks(Peers):
         """*error*, with a word on what is left of the run."""
         if self._kept is not None:
             error.add_note(f"the result was kept at {self._kept.path}")
-        elif self._joined is not None and (left := self._left()):
-            error.add_note(
-                f"what {named(left)} measured is kept in {self._spool.folder}: "
-                f"`llem aggregate {self._spool.folder}` makes a result of it"
-            )
+        elif self._joined is not None and self._left():
+            error.add_note(self._where())
         return error
+
+    def _where(self) -> str:
+        """Where that is which ranks have left, and what makes a result of it."""
+        left, folder = self._left(), self._spool.folder
+        advice = f"`llem aggregate {folder}` makes a result of it"
+        if len(left) < self.count:
+            advice += " once the others' is there, or without theirs with --allow-incomplete"
+        return f"what {named(left)} measured is kept in {folder}: {advice}"
