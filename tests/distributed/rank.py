@@ -117,9 +117,9 @@ def main() -> None:
     root = Path(PLAN["roots"][RANK] if "roots" in PLAN else PLAN["root"])
     exchange, generate = board.Board.exchange, Sleeping.generate
 
-    def exchanging(self: board.Board, stage: str, value: Any) -> Any:
+    def exchanging(self: board.Board, stage: str, value: Any, **how: Any) -> Any:
         misbehave(f"before {stage}")
-        told = exchange(self, stage, value)
+        told = exchange(self, stage, value, **how)
         misbehave(f"after {stage}")
         return told
 
