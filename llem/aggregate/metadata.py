@@ -1,6 +1,6 @@
 """How the processes became one result, and what speaks against that they are one run."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from llem.aggregate.devices import Counted
 from llem.aggregate.unknown import exact_sum
@@ -39,7 +39,7 @@ def aggregation_metadata(
         gpu_attribution_verified=attributed,
         mean_process_tokens_per_second=exact_sum(rates, "mean_process_tokens_per_second")
         / len(rates),
-        warnings=(*warnings, *_warnings(share, attributed, counted)),
+        warnings=(*warnings, *_warnings(share, {} if one else _shared(processes), counted)),
         clock_offsets=tuple(clock_offsets),
     )
 
@@ -54,21 +54,33 @@ def _attributed(processes: Sequence[RawProcessResult]) -> bool | None:
     """Whether no device was metered by two processes at once. None: some have no evidence."""
     if not all(process.devices for process in processes):
         return None
+    return not _shared(processes)
+
+
+def _shared(processes: Sequence[RawProcessResult]) -> dict[str, list[int]]:
+    """The devices that several processes metered at once, with these processes."""
     metering: dict[str, list[RawProcessResult]] = {}
     for process in processes:
-        for uuid in {device.uuid for device in process.devices}:
+        for uuid in dict.fromkeys(device.uuid for device in process.devices):
             metering.setdefault(uuid, []).append(process)
-    return not any(some_overlap([*map(window_of, several)]) for several in metering.values())
+    return {
+        uuid: [process.process_index for process in several]
+        for uuid, several in metering.items()
+        if some_overlap([*map(window_of, several)])
+    }
 
 
-def _warnings(share: float, attributed: bool | None, counted: Iterable[Counted]) -> Iterator[str]:
+def _warnings(
+    share: float, shared: Mapping[str, Sequence[int]], counted: Iterable[Counted]
+) -> Iterator[str]:
     if share < MIN_OVERLAP:
         yield (
             f"the processes did not run at the same time: all of them ran during {share:.0%} of "
             f"the shortest, less than {MIN_OVERLAP:.0%}"
         )
-    if attributed is False:
-        yield "processes shared a device, whose energy is counted once"
+    for uuid, indices in shared.items():
+        processes = ", ".join(map(str, indices))
+        yield f"processes {processes} shared the device {uuid}, whose energy is counted once"
     for one in counted:
         if one.is_lower_bound:
             yield (

@@ -25,7 +25,7 @@ def test_attribution_of_one_device(windows, attributed: bool) -> None:
     metadata = aggregate(*run).aggregation
 
     assert metadata.gpu_attribution_verified is attributed
-    assert ("shared a device" in " ".join(metadata.warnings)) is not attributed
+    assert ("shared the device" in " ".join(metadata.warnings)) is not attributed
 
 
 def test_one_shared_device_among_others_is_enough() -> None:
@@ -89,7 +89,7 @@ def test_what_went_before_stands_before() -> None:
     assert several.warnings == (
         "first",
         "second",
-        "processes shared a device, whose energy is counted once",
+        "processes 0, 1 shared the device GPU-0, whose energy is counted once",
     )
     assert (alone.clock_offsets, alone.warnings) == ((offset,), ("x",))
 

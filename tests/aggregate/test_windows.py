@@ -73,4 +73,4 @@ def test_attribution(uuids, attributed) -> None:
     metadata = aggregate(*run).aggregation
 
     assert metadata.gpu_attribution_verified is attributed
-    assert ("shared a device" in " ".join(metadata.warnings)) is (attributed is False)
+    assert ("shared the device" in " ".join(metadata.warnings)) is (attributed is False)
