@@ -83,11 +83,12 @@ def test_a_methodology_of_all_is_that_of_the_run(method: Any) -> None:
     assert result.warmup_excluded_samples == (None if method == "total" else 3)
 
 
+@pytest.mark.parametrize("other", ["total", "windowed"])
 @pytest.mark.parametrize("odd", range(3))
-def test_processes_of_several_methodologies_are_a_total(odd: int) -> None:
+def test_processes_of_several_methodologies_are_a_total(odd: int, other: Any) -> None:
     """One that did not settle: then no figure is of a steady state, and none was left out."""
     parts = [
-        part(i, measurement_methodology="total" if i == odd else "steady_state", warmup_excluded=2)
+        part(i, measurement_methodology=other if i == odd else "steady_state", warmup_excluded=2)
         for i in range(3)
     ]
 
@@ -303,7 +304,10 @@ def test_one_process_without_context_is_warned_of(
         (process(i, idle_w=1.0), under(baseline_had_context=had)) for i, had in enumerate(contexts)
     ]
 
-    assert len(warned(run_of(*parts), "baseline_without_context")) == count
+    warnings = warned(run_of(*parts), "baseline_without_context")
+
+    assert len(warnings) == count
+    assert all(line.startswith("an idle power of 2.0 W ") for line in warnings)
 
 
 def test_a_note_of_several_processes_is_one_warning() -> None:

@@ -903,6 +903,17 @@ def test_a_run_that_was_just_begun_is_not_unfinished(root, monkeypatch):
     assert store.verify().faults == ()
 
 
+def test_what_processes_left_is_not_called_nothing(root):
+    """Even where nothing says which run it is of: nobody is told to take it away."""
+    one = left_by(root, 2)
+    (one.folder / "run.json").unlink()
+
+    (fault,) = ResultStore(root).verify().faults
+
+    assert fault.kind == "unfinished"
+    assert "files of 2 of its processes" in fault.message
+
+
 def test_the_advice_can_be_pasted(tmp_path):
     root = tmp_path / "it's here"
     left_by(root, 1)
