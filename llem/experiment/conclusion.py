@@ -126,7 +126,7 @@ def _signals(
         gpus=tuple(gpu for gpu in gpus if gpu.uuid in metered),
         longest_request_s=max(max(of_one, default=0.0) for of_one in latencies_ms) / 1000,
         temperatures=_temperatures(conditions),
-        throttles=_throttles(conditions),
+        throttles=_throttles(conditions, made.start_time),
         sampler_notes=_distinct(note for c in conditions for note in c.sampler_notes),
         foreign_at_start=_foreign(c.foreign_at_start for c in conditions),
         foreign_at_end=_foreign(c.foreign_at_end for c in conditions),
@@ -162,12 +162,19 @@ def _temperatures(conditions: Sequence[Conditions]) -> tuple[TemperatureRange, .
     )
 
 
-def _throttles(conditions: Sequence[Conditions]) -> tuple[DeviceThrottle, ...]:
-    """Of each device, what the process saw that saw it slowed down longest."""
+def _throttles(conditions: Sequence[Conditions], start: datetime) -> tuple[DeviceThrottle, ...]:
+    """Of each device, what the process saw that saw it slowed down, or at its limit, longest."""
     return tuple(
-        max(seen, key=lambda throttle: throttle.throttled_s)
-        for seen in _by_device(c.throttles for c in conditions).values()
+        max(seen, key=lambda throttle: (throttle.throttled_s, throttle.power_cap_s))
+        for seen in _by_device(_counted_from(start, c) for c in conditions).values()
     )
+
+
+def _counted_from(start: datetime, conditions: Conditions) -> Iterable[DeviceThrottle]:
+    """What slowed the devices down, its onsets counted from *start*."""
+    shift_s = (conditions.start_time - start).total_seconds()
+    for throttle in conditions.throttles:
+        yield attrs.evolve(throttle, onsets_s=tuple(s + shift_s for s in throttle.onsets_s))
 
 
 def _foreign(seen: Iterable[Iterable[GpuProcess]]) -> tuple[GpuProcess, ...]:

@@ -18,7 +18,8 @@ class Introduction:
 
     Attributes:
         devices: Its devices, numbered over all processes, under names that no other machine has.
-        processes: Process IDs of all processes of the run on this machine.
+        processes: Process IDs of all processes of the run on this machine. Those in another
+            container are left out: it may count them by itself.
         node: What this machine is called.
         align_on: The device on which all may meet, each on a GPU of its own. None: they may not.
     """
@@ -69,8 +70,9 @@ def introduce(
     here = identity()
     gpus = [] if info is None or not info.device.startswith("cuda") else info.device_uuids
     told = peers.exchange("introduce", [here, len(devices), sorted(own), list(gpus)])
-    machines = [tuple(one) for one, *_ in told]
-    name = _node_name(machines, peers.index)
+    hosts = [(str(name), str(kernel)) for (name, kernel), *_ in told]
+    machines = [kernel or name for name, kernel in hosts]
+    name = _node_name(hosts, machines, peers.index)
     first = sum(count for _, count, *_ in told[: peers.index])
     return Introduction(
         devices=tuple(
@@ -82,17 +84,25 @@ def introduce(
             for position, device in enumerate(devices)
         ),
         processes=frozenset(
-            pid for one, _, pids, _ in told if tuple(one) == machines[peers.index] for pid in pids
+            pid
+            for host, (_, _, pids, _) in zip(hosts, told, strict=True)
+            if host == hosts[peers.index]
+            for pid in pids
         ),
         node=name,
         align_on=info.device if info and _are_apart([uuids for *_, uuids in told]) else None,
     )
 
 
-def _node_name(machines: Sequence[tuple[str, str]], index: int) -> str:
-    """The name of a machine, with what tells it from others of that name where there are any."""
-    name, kernel = machines[index]
-    alike = Counter(other for other, _ in set(machines))
+def _node_name(hosts: Sequence[tuple[str, str]], machines: Sequence[str], index: int) -> str:
+    """
+    The name of a machine, with what tells it from others of that name where there are any.
+
+    Containers on one machine have names of their own: that of the first one stands for all.
+    """
+    first = {machine: at for at, machine in reversed([*enumerate(machines)])}
+    name, kernel = hosts[first[machines[index]]]
+    alike = Counter(hosts[at][0] for at in first.values())
     return f"{name}-{kernel[:8]}" if alike[name] > 1 else name
 
 

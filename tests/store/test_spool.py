@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -11,10 +12,12 @@ import sys
 import tempfile
 import threading
 import time
+from datetime import timedelta
 from itertools import groupby
 from pathlib import Path
 
 import attrs
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -57,6 +60,7 @@ from llem.errors import (
 )
 from llem.store import ResultStore, Spool, spool, staging
 from llem.testing import conditions, process_results, small_result, small_table, timeseries_tables
+from llem.testing.examples import table_of
 
 OF_A_FILE = ["open", "write", "fsync", "close", "link", "unlink"]
 SYNC = ["open", "fsync", "close"]
@@ -477,6 +481,24 @@ def test_many_take_part_at_once(root):
         assert one.is_held()
 
 
+def test_a_file_system_without_locks_is_used(root, monkeypatch):
+    """As some that are shared over a network. Nobody waits there for what never comes."""
+
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    one = begun(root, 1)
+
+    with one.taking_part(manifest_of(1)):
+        leave(one, 0)
+    with one.hold():
+        assert look(one).complete
+        one.remove()
+
+    assert not one.is_held()
+
+
 def test_who_waited_for_a_removed_spool_is_told(root, monkeypatch):
     """Another has aggregated it meanwhile."""
     one = left_by(root, 1)
@@ -823,6 +845,61 @@ def test_another_content_under_a_name_is_not_taken(root):
     assert contents(one.folder) == before
 
 
+def sampled(one, index, *, after_s):
+    """Leave process *index*, which began that much after the others, with two ticks of a device."""
+    device = attrs.evolve(PROCESS.devices[0], gpu_index=index, uuid=f"GPU-{index}")
+    started = CONDITIONS.start_time + timedelta(seconds=after_s)
+    table = table_of([0.0, 0.1], 1, [100.0, 101.0], [40.0, 41.0])
+    one.leave(
+        attrs.evolve(process_of(index), devices=(device,)),
+        attrs.evolve(CONDITIONS, start_time=started),
+        table.set_column(3, "gpu_index", pa.array([index] * 2, table.schema.types[3])),
+    )
+
+
+def merged(one, max_rows=99):
+    parts = [one.read(index) for index in one.indices()]
+    return one.merged(parts, start_time=CONDITIONS.start_time, max_rows=max_rows)
+
+
+def test_the_samples_of_all_processes_are_one_series_meanwhile(root):
+    """By the time of the run; what one who died over it left is no matter."""
+    one = begun(root, 3)
+    sampled(one, 0, after_s=0.5)
+    sampled(one, 1, after_s=0.0)
+    one.leave(process_of(2), CONDITIONS)
+    (one.folder / "merged.parquet").write_bytes(b"torn")
+
+    with merged(one) as path:
+        rows = pq.read_table(path).to_pydict()
+        assert one.strangers() == ()
+
+    pairs = [*zip(rows["timestamp_s"], rows["gpu_index"], strict=True)]
+    assert pairs == [(0.0, 1), (0.1, 1), (0.5, 0), (0.6, 0)]
+    assert not os.path.exists(path)
+    assert look(one).complete
+
+
+def test_no_merged_series_stays_where_keeping_it_fails(root):
+    one = begun(root, 1)
+    sampled(one, 0, after_s=0.0)
+
+    with pytest.raises(ZeroDivisionError), merged(one):
+        raise ZeroDivisionError
+    with pytest.raises(LlemError), merged(one, max_rows=0):
+        pass
+
+    assert "merged.parquet" not in os.listdir(one.folder)
+
+
+def test_processes_without_samples_have_no_series(root):
+    one = begun(root, 1)
+    one.leave(process_of(0), CONDITIONS)
+
+    with merged(one) as path:
+        assert path is None
+
+
 def test_a_removed_spool_is_gone(root):
     """And so is the folder of all of them once it is the last."""
     one, other = left_by(root, 2), Spool.of(root, "run-2")
@@ -901,6 +978,17 @@ def test_a_run_that_was_just_begun_is_not_unfinished(root, monkeypatch):
     assert store.repair().left == (fault,)
     one.folder.rmdir()
     assert store.verify().faults == ()
+
+
+def test_what_processes_left_is_not_called_nothing(root):
+    """Even where nothing says which run it is of: nobody is told to take it away."""
+    one = left_by(root, 2)
+    (one.folder / "run.json").unlink()
+
+    (fault,) = ResultStore(root).verify().faults
+
+    assert fault.kind == "unfinished"
+    assert "files of 2 of its processes" in fault.message
 
 
 def test_the_advice_can_be_pasted(tmp_path):
