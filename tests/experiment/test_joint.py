@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 import attrs
 import pytest
 
-import llem.joint
+import llem.experiment.joint
 from llem.domain.conditions import Conditions
 from llem.domain.energy import Sensor
 from llem.domain.process import RawProcessResult
 from llem.errors import AggregationError, BackendError
-from llem.joint import Introduction, agree, introduce, reason_of
+from llem.experiment.joint import Introduction, agree, introduce, reason_of
 from llem.protocols import BackendInfo, Clock, ClockComparison, Device, Peers
 
 T = TypeVar("T")
@@ -135,7 +135,7 @@ class One:
 def introduced(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Introduction]]:
     """Introduces ranks to each other, each on the machine that it says it is on."""
     here = threading.local()
-    monkeypatch.setattr(llem.joint, "identity", lambda: here.host)
+    monkeypatch.setattr(llem.experiment.joint, "identity", lambda: here.host)
 
     def introduce_all(*ones: One) -> list[Introduction]:
         def act(peers: Peers) -> Introduction:

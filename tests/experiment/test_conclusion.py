@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from ranks import START, device, process
 
 from llem.codec import measurement_config_hash
-from llem.conclusion import Part, conclude
 from llem.domain.conditions import Conditions, DeviceThrottle, GpuProcess, TemperatureRange
 from llem.domain.energy import Sensor
 from llem.domain.environment import EnvironmentSnapshot, GPUEnvironment, HardwareEnvironment
 from llem.domain.latency import WarmupResult
 from llem.domain.result import ClockOffset, ExperimentResult
 from llem.errors import AggregationError
+from llem.experiment.conclusion import Part, conclude
 from llem.testing import filled
 
 
@@ -395,7 +395,7 @@ def test_what_was_met_before_comes_before_what_aggregation_meets() -> None:
 
     assert result.aggregation.warnings == (
         "rank 2: left nothing",
-        "processes shared a device, whose energy is counted once",
+        "processes 0, 1 shared the device GPU-0, whose energy is counted once",
     )
 
 
