@@ -198,7 +198,7 @@ def _stride(pieces: Sequence[Piece], rows: int, max_rows: int) -> int:
     while kept > max_rows:
         if stride >= ticks:
             check_rows(kept, f"the first ticks of {len(pieces)} pieces", max_rows)
-        stride = max(stride + 1, -(-stride * kept // max(max_rows, 1)))
+        stride = -(-stride * kept // max(max_rows, 1))
         kept = ticks = 0
         for piece in pieces:
             with opened_series(piece.path, sys.maxsize) as file:

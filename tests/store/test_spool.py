@@ -991,6 +991,21 @@ def test_what_processes_left_is_not_called_nothing(root):
     assert "files of 2 of its processes" in fault.message
 
 
+def test_a_run_that_may_not_be_listed_is_not_taken_for_none(root, monkeypatch):
+    """It is one as far as anyone knows: nobody is told to take it away."""
+    one, real = left_by(root, 1), os.listdir
+
+    def listdir(path):
+        if str(path) == str(one.folder):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+
+    (fault,) = ResultStore(root).verify().faults
+    assert (fault.kind, fault.path) == ("access", str(one.folder))
+
+
 def test_the_advice_can_be_pasted(tmp_path):
     root = tmp_path / "it's here"
     left_by(root, 1)
