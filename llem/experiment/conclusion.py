@@ -44,7 +44,7 @@ def conclude(
     methodology = _methodology(conditions)
     environment = _environment(conditions)
     made = aggregate_results(
-        [process for process, _ in parts],
+        [_by_the_run(process, c, start) for process, c in parts],
         measurement_config_hash=measurement_config_hash(parts[0][0].effective_config)
         if parts
         else "",
@@ -65,6 +65,18 @@ def conclude(
         reproducibility_notes=reproducibility_notes(made.devices, _compute_capabilities(gpus)),
         measurement_warnings=quality.measurement_warnings(_signals(made, conditions, gpus)),
     )
+
+
+def _by_the_run(
+    process: RawProcessResult, conditions: Conditions, start: datetime | None
+) -> RawProcessResult:
+    """*process* with the times of its throttling counted from the start of the run."""
+    info = process.thermal_throttle
+    if info is None or start is None or conditions.start_time == start:
+        return process
+    shift_s = (conditions.start_time - start).total_seconds()
+    times_s = tuple(time_s + shift_s for time_s in info.throttle_timestamps)
+    return attrs.evolve(process, thermal_throttle=attrs.evolve(info, throttle_timestamps=times_s))
 
 
 def _methodology(conditions: Sequence[Conditions]) -> Methodology:

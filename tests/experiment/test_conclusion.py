@@ -12,7 +12,7 @@ from ranks import START, device, process
 
 from llem.codec import measurement_config_hash
 from llem.domain.conditions import Conditions, DeviceThrottle, GpuProcess, TemperatureRange
-from llem.domain.energy import Sensor
+from llem.domain.energy import Sensor, ThermalThrottleInfo
 from llem.domain.environment import EnvironmentSnapshot, GPUEnvironment, HardwareEnvironment
 from llem.domain.latency import WarmupResult
 from llem.domain.result import ClockOffset, ExperimentResult
@@ -241,6 +241,19 @@ def test_throttling_is_dated_from_the_start_of_the_run() -> None:
     (warning,) = warned(run_of(part(0), part(1, **later(10), throttles=slowed)), "throttled")
 
     assert "first 11.50 s into the run" in warning
+
+
+def test_the_record_has_throttling_from_the_start_of_the_run() -> None:
+    """That of every process, and so that of the run."""
+    seen = ThermalThrottleInfo(detected=True, thermal=True, throttle_timestamps=(1.5,))
+    early, late = part(0), part(1, **later(10))
+    parts = [(attrs.evolve(one, thermal_throttle=seen), under) for one, under in (early, late)]
+
+    result = run_of(*parts)
+
+    assert result.thermal_throttle.throttle_timestamps == (1.5, 11.5)
+    times = [process.thermal_throttle.throttle_timestamps for process in result.process_results]
+    assert times == [(1.5,), (11.5,)]
 
 
 def test_a_process_of_others_is_told_once() -> None:
