@@ -8,6 +8,7 @@ an implementation may name them as it likes.
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -518,6 +519,11 @@ class Peers(Protocol):
         /,
     ) -> None:
         """Keep what this process measured until it is aggregated."""
+        ...
+
+    @abstractmethod
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """While entered, orders to end wait: nothing that was measured is given up for them."""
         ...
 
     @abstractmethod

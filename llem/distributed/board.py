@@ -14,8 +14,9 @@ from typing import Any
 import attrs
 
 from llem.completeness import named
+from llem.distributed.errand import PatientStore
 from llem.distributed.orders import STOPPED
-from llem.errors import IncompleteRunError
+from llem.errors import ConfigError, IncompleteRunError, LlemError
 
 LEAST_WAIT_S, MOST_WAIT_S = 0.001, 0.1
 """Time between two looks at the board: the longer a rank has waited, the longer. Unit: s."""
@@ -39,6 +40,12 @@ STAGES = {
 
 MOMENT_S = 0.5
 """Time that further ranks have to say what happened to them once one has. Unit: s."""
+
+FAREWELL_S = 10.0
+"""How long rank 0 waits for the others before it takes the board along. Unit: s."""
+
+ANSWER_S = 30.0
+"""Longest time that the store may take for an answer. Unit: s."""
 
 GRACE_S = 3.0
 """Time that ranks have to say what happened to them, once one has failed. Unit: s."""
@@ -67,18 +74,19 @@ class Board:
     What the ranks tell each other.
 
     Args:
-        store: A store of torch.distributed.
-        prefix: What the names of the run's keys begin with, and those of no other.
+        store: A store of torch.distributed, no key of which is another run's.
         rank: This rank.
         count: How many there are.
         timeout_s: How long ranks wait for each other. Unit: s.
+        heed: Called while something is waited for; it raises where there is an order to end.
     """
 
-    def __init__(self, store: Any, prefix: str, rank: int, count: int, timeout_s: float) -> None:
-        from torch.distributed.distributed_c10d import PrefixStore
-
+    def __init__(
+        self, store: Any, rank: int, count: int, timeout_s: float, heed: Callable[[], None]
+    ) -> None:
         self.rank, self.count, self.timeout_s = rank, count, timeout_s
-        self._store = PrefixStore(prefix, store)
+        self._bare, self._heed = store, heed
+        self._store = PatientStore(store, min(timeout_s, ANSWER_S), heed)
         self._round = 0
         self._failed = False
         self._gave_up = False
@@ -108,7 +116,7 @@ class Board:
         """A store for what is no matter of the board, its keys under *name*."""
         from torch.distributed.distributed_c10d import PrefixStore
 
-        return PrefixStore(name, self._store)
+        return PrefixStore(name, self._bare)
 
     def exchange(self, stage: str, value: Any, *, at_least_s: float = 0.0) -> tuple[Any, ...]:
         """
@@ -125,7 +133,7 @@ class Board:
         self._round += 1
         place = f"{self._round}/{stage}"
         with self._reached():
-            self._store.set(f"at/{self.rank}", stage)
+            self._store.set(f"at/{self.rank}", json.dumps([self._round, stage]))
             self._store.set(f"{place}/{self.rank}", json.dumps(value))
             if self._store.add(f"{place}/arrived", 1) == self.count:
                 self._store.set(f"{place}/all", "1")
@@ -205,6 +213,44 @@ class Board:
             return self._silence(silent), silent
         return f"{named(range(self.count))}: {STOPPED}", ()
 
+    def lost(self, why: str) -> IncompleteRunError:
+        """The error of a rank that lost another one: what that says of its end, or else *why*."""
+        deadline = time.monotonic() + MOMENT_S
+        while time.monotonic() < deadline:
+            if any(word.blamed for word in self._words()):
+                return self._giving_up(self.report())
+            time.sleep(0.02)
+        return self._giving_up(why)
+
+    def claim(self) -> None:
+        """
+        Take this rank.
+
+        Raises:
+            ConfigError: Another process has it.
+        """
+        with self._reached():
+            claims = self._store.add(f"claim/{self.rank}", 1)
+        if claims > 1:
+            raise ConfigError(
+                f"{claims} processes were started as rank {self.rank}: give each a RANK of its own"
+            )
+
+    def part(self) -> None:
+        """
+        Leave the board. Rank 0, which may be its host, goes last.
+
+        Whatever goes wrong with that is no matter any more.
+        """
+        with contextlib.suppress(Exception):
+            if self.rank:
+                self._store.set(f"bye/{self.rank}", "1")
+                return
+            byes = [f"bye/{rank}" for rank in range(1, self.count)]
+            deadline = time.monotonic() + FAREWELL_S
+            while byes and not self._store.check(byes) and time.monotonic() < deadline:
+                time.sleep(0.01)
+
     def _silence(self, silent: Sequence[int]) -> str:
         where = "" if len(silent) > 1 else f" since {self._last_stage(silent[0])}"
         return (
@@ -215,7 +261,7 @@ class Board:
     def _last_stage(self, rank: int) -> str:
         with contextlib.suppress(Exception):
             if self._store.check([f"at/{rank}"]):
-                return _in_words(self._store.get(f"at/{rank}").decode())
+                return _in_words(json.loads(self._store.get(f"at/{rank}"))[1])
         return "it was launched"
 
     def _words(self) -> "list[_Word]":
@@ -238,6 +284,7 @@ class Board:
                 raise self._giving_up(self.report()) from None
             if waited_s >= timeout_s:
                 raise self._giving_up(late()) from None
+            self._heed()
             time.sleep(min(LEAST_WAIT_S + waited_s / 10, MOST_WAIT_S))
 
     def _is_told(self, key: str) -> bool:
@@ -256,24 +303,44 @@ class Board:
         self._blamed |= {*missing}
         if not missing:
             return f"all ranks came to {_in_words(stage)}, but not in time"
+        elsewhere = [rank for rank in missing if self._is_elsewhere(rank)]
+        if elsewhere:
+            rank = elsewhere[0]
+            return (
+                f"{named(elsewhere)} came to {self._last_stage(rank)} where rank {self.rank} came "
+                f"to {_in_words(stage)}: every rank must call warm_up, window and keep alike"
+            )
         last = "; ".join(f"rank {rank} since {self._last_stage(rank)}" for rank in missing)
         return (
             f"{named(missing)} did not come to {_in_words(stage)} within {timeout_s:g} s: "
             f"hanging, killed, or much slower ({last})"
         )
 
+    def _is_elsewhere(self, rank: int) -> bool:
+        """Whether *rank* is in the same round as this one, at another stage."""
+        with contextlib.suppress(Exception):
+            if self._store.check([f"at/{rank}"]):
+                at_round = json.loads(self._store.get(f"at/{rank}"))[0]
+                return bool(at_round >= self._round)
+        return False
+
     @contextlib.contextmanager
     def _reached(self) -> Iterator[None]:
         """Have an error of the network say that it is one."""
         try:
             yield
+        except LlemError as fault:
+            raise self._unreachable(str(fault)) from None
         except Exception as fault:
             words = " ".join(str(fault).split())[:200]
-            self._blamed.add(0)
-            raise self._giving_up(
-                f"the store of the ranks cannot be reached any more: {type(fault).__name__}: "
-                f"{words}; the launcher, or the machine of rank 0, is gone"
-            ) from fault
+            raise self._unreachable(f"{type(fault).__name__}: {words}") from fault
+
+    def _unreachable(self, why: str) -> IncompleteRunError:
+        self._blamed.add(0)
+        return self._giving_up(
+            f"the store of the ranks cannot be reached any more: {why}; the launcher, or the "
+            "machine of rank 0, is gone"
+        )
 
 
 def _in_words(stage: str) -> str:

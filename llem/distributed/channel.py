@@ -1,12 +1,13 @@
 """What passes between ranks beside the board: a process group of torch.distributed."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from llem.distributed.board import ANSWER_S, Board
+from llem.distributed.errand import within
 from llem.distributed.launch import Launch
-from llem.errors import IncompleteRunError
 
 
 class Channel:
@@ -17,30 +18,35 @@ class Channel:
 
     Args:
         launch: How this process was launched.
-        store: The store that the ranks meet at.
-        timeout_s: How long ranks wait for each other. Unit: s.
+        board: Where the ranks meet.
+        heed: Called while something is waited for; it raises where there is an order to end.
 
     Raises:
         IncompleteRunError: The ranks cannot be connected.
     """
 
-    def __init__(self, launch: Launch, store: Any, timeout_s: float) -> None:
+    def __init__(self, launch: Launch, board: Board, heed: Callable[[], None]) -> None:
         from torch import cuda, distributed
 
-        timeout = timedelta(seconds=timeout_s)
+        self._board, self._heed = board, heed
+        timeout = timedelta(seconds=board.timeout_s)
         self._group: Any = None
         self._owned = not distributed.is_initialized()
         self._has_nccl = self._owned and cuda.is_available() and distributed.is_nccl_available()
-        with _told("connected"):
-            if not self._owned:
-                self._group = distributed.new_group(backend="gloo", timeout=timeout)
-                return
-            distributed.init_process_group(
-                "cpu:gloo,cuda:nccl" if self._has_nccl else "gloo",
-                store=store,
-                rank=launch.rank,
-                world_size=launch.world_size,
-                timeout=timeout,
+        if self._owned:
+            self._done(
+                "connected",
+                lambda: distributed.init_process_group(
+                    "cpu:gloo,cuda:nccl" if self._has_nccl else "gloo",
+                    store=board.under("group"),
+                    rank=launch.rank,
+                    world_size=launch.world_size,
+                    timeout=timeout,
+                ),
+            )
+        else:
+            self._group = self._done(
+                "connected", lambda: distributed.new_group(backend="gloo", timeout=timeout)
             )
 
     def align(self, device: str | None) -> None:
@@ -52,47 +58,64 @@ class Channel:
         """
         import torch
 
-        with _told("aligned"):
+        def meet() -> None:
             torch.distributed.all_reduce(torch.zeros(1), group=self._group)
             if device is not None and self._has_nccl:
                 torch.distributed.all_reduce(torch.zeros(1, device=device), group=self._group)
                 torch.cuda.synchronize(device)
 
+        self._done("aligned", meet)
+
     def send_number(self, number: float, to: int) -> None:
         """Send *number* to rank *to*."""
         import torch
 
-        with _told("reached"):
-            torch.distributed.send(torch.tensor([number], dtype=torch.float64), to, self._group)
+        self._send(torch.tensor([number], dtype=torch.float64), to)
 
     def receive_number(self, sender: int) -> float:
         """Wait for a number from rank *sender*."""
         import torch
 
-        number = torch.empty(1, dtype=torch.float64)
-        with _told("reached"):
-            torch.distributed.recv(number, sender, self._group)
-        return float(number.item())
+        return float(self._receive(torch.empty(1, dtype=torch.float64), sender).item())
 
     def send_bytes(self, content: bytes, to: int) -> None:
         """Send *content* to rank *to*."""
         import torch
 
         self.send_number(len(content), to)
-        with _told("reached"):
-            if content:
-                chunk = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-                torch.distributed.send(chunk, to, self._group)
+        if content:
+            self._send(torch.frombuffer(bytearray(content), dtype=torch.uint8), to)
 
     def receive_bytes(self, sender: int) -> bytes:
         """Wait for bytes from rank *sender*."""
         import torch
 
-        chunk = torch.empty(int(self.receive_number(sender)), dtype=torch.uint8)
-        with _told("reached"):
-            if len(chunk):
-                torch.distributed.recv(chunk, sender, self._group)
-        return bytes(chunk.numpy().data)
+        size = int(self.receive_number(sender))
+        if not size:
+            return b""
+        return bytes(self._receive(torch.empty(size, dtype=torch.uint8), sender).numpy().data)
+
+    def _send(self, tensor: Any, to: int) -> None:
+        from torch import distributed
+
+        self._done("reached", lambda: distributed.send(tensor, to, self._group))
+
+    def _receive(self, tensor: Any, sender: int) -> Any:
+        from torch import distributed
+
+        self._done("reached", lambda: distributed.recv(tensor, sender, self._group))
+        return tensor
+
+    def _done(self, what: str, call: Callable[[], Any]) -> Any:
+        """What *call* returns; it can be waited for, and given up, while it blocks."""
+        try:
+            return within(self._board.timeout_s + ANSWER_S, call, self._heed)
+        except Exception as fault:
+            words = " ".join(str(fault).split())[:200]
+            raise self._board.lost(
+                f"the ranks cannot be {what}: {type(fault).__name__}: {words}; one is gone, or "
+                "the network interface is not the right one (GLOO_SOCKET_IFNAME)"
+            ) from fault
 
     def close(self) -> None:
         """Let go of what was made."""
@@ -100,15 +123,3 @@ class Channel:
 
         with contextlib.suppress(Exception):
             distributed.destroy_process_group(self._group)
-
-
-@contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as fault:
-        words = " ".join(str(fault).split())[:200]
-        raise IncompleteRunError(
-            f"the ranks cannot be {what}: {type(fault).__name__}: {words}; one is gone, or the "
-            "network interface is not the right one (GLOO_SOCKET_IFNAME)"
-        ) from fault

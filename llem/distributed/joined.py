@@ -1,6 +1,7 @@
 """What a rank has once it has met the others."""
 
 import secrets
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,8 +9,9 @@ import attrs
 
 from llem import measure
 from llem.distributed import clocks
-from llem.distributed.board import Board
+from llem.distributed.board import ANSWER_S, Board
 from llem.distributed.channel import Channel
+from llem.distributed.errand import within
 from llem.distributed.launch import Launch
 from llem.errors import IncompleteRunError
 from llem.protocols import Clock
@@ -28,12 +30,14 @@ class Joined:
         channel: What passes between them.
         run_id: Unique name of the run.
         clock_of: What tells the clock of each rank from others. Empty: not known.
+        first_root: Where rank 0 keeps results.
     """
 
     board: Board
     channel: Channel
     run_id: str
     clock_of: tuple[str, ...]
+    first_root: str
 
     def speaker_of(self, rank: int) -> int:
         """The lowest rank with the clock of *rank*, which compares it for all of them."""
@@ -68,32 +72,50 @@ class _Line(clocks.Line):
         return self.channel.receive_number(self.other)
 
 
-def meet(launch: Launch, timeout_s: float) -> Board:
+def meet(launch: Launch, timeout_s: float, heed: Callable[[], None]) -> Board:
     """
     Find the other ranks' board.
+
+    Args:
+        launch: How this process was launched.
+        timeout_s: How long ranks wait for each other. Unit: s.
+        heed: Called while they are waited for; it raises where there is an order to end.
 
     Raises:
         IncompleteRunError: It is not to be found.
     """
+    from torch.distributed.distributed_c10d import PrefixStore
+
     _JOINS[0] += 1
     prefix = f"llem/{launch.attempt}/{_JOINS[0]}"
-    return Board(_store(launch, timeout_s), prefix, launch.rank, launch.world_size, timeout_s)
+    # What torch itself gives up after its timeout is told better by its own error.
+    store = within(timeout_s + ANSWER_S, lambda: _store(launch, timeout_s), heed)
+    return Board(PrefixStore(prefix, store), launch.rank, launch.world_size, timeout_s, heed)
 
 
-def join(board: Board, launch: Launch) -> Joined:
+def join(board: Board, launch: Launch, root: str, heed: Callable[[], None]) -> Joined:
     """
     Meet the other ranks, and agree on the name of the run.
 
+    Args:
+        board: Where they leave word.
+        launch: How this process was launched.
+        root: Where it keeps results.
+        heed: As for `meet`.
+
     Raises:
+        ConfigError: Another process has this rank.
         IncompleteRunError: One does not come, or cannot be reached.
     """
+    board.claim()
     name = f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}_{secrets.token_hex(6)}"
-    told = board.exchange("join", [name, measure.clock_identity()])
+    told = board.exchange("join", [name, measure.clock_identity(), root])
     return Joined(
         board=board,
-        channel=Channel(launch, board.under("group"), board.timeout_s),
+        channel=Channel(launch, board, heed),
         run_id=told[0][0],
-        clock_of=tuple(clock for _, clock in told),
+        clock_of=tuple(clock for _, clock, _ in told),
+        first_root=told[0][2],
     )
 
 

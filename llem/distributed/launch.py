@@ -1,6 +1,9 @@
 """How this process was launched: alone, or as one of the ranks of a run."""
 
 import os
+import reprlib
+import sys
+from typing import Any
 
 import attrs
 
@@ -29,9 +32,32 @@ def launched() -> Launch | None:
     """
     What the launcher says, by the variables that ``torchrun`` sets. None: there was none.
 
+    A process group that the program has made itself says it too, and must not say otherwise.
+
     Raises:
         ConfigError: The variables contradict each other, or are no numbers.
     """
+    told, grouped = _by_the_environment(), _by_the_group()
+    if grouped is None or told is None:
+        return told or grouped
+    if (told.rank, told.world_size) != (grouped.rank, grouped.world_size):
+        raise ConfigError(
+            f"RANK and WORLD_SIZE say rank {told.rank} of {told.world_size}, and the process group "
+            f"says rank {grouped.rank} of {grouped.world_size}: unset them, or make it of them"
+        )
+    return told
+
+
+def _by_the_group() -> Launch | None:
+    distributed: Any = getattr(sys.modules.get("torch"), "distributed", None)
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return None
+    return Launch(
+        rank=distributed.get_rank(), world_size=distributed.get_world_size(), address="group"
+    )
+
+
+def _by_the_environment() -> Launch | None:
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return None
     rank, world_size = _number("RANK"), _number("WORLD_SIZE")
@@ -53,6 +79,8 @@ def launched() -> Launch | None:
 
 def _number(name: str, default: str = "") -> int:
     value = os.environ.get(name, default)
-    if not (value.isascii() and value.isdecimal()):
-        raise ConfigError(f"{name} must be a number, 0 or more, got {value!r}: torchrun sets it")
+    if not (value.isascii() and value.isdecimal() and len(value) < 10):
+        raise ConfigError(
+            f"{name} must be a number, 0 or more, got {reprlib.repr(value)}: torchrun sets it"
+        )
     return int(value)

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -24,6 +25,8 @@ class Orders:
 
     def __init__(self) -> None:
         self._given: BaseException | None = None
+        self._is_followed = False
+        self._waiting = 0
         self._restore: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> None:
@@ -50,12 +53,29 @@ class Orders:
 
     def heed(self) -> None:
         """Raise what was ordered, where a library has swallowed it."""
-        if self._given is not None:
+        if self._given is not None and not self._waiting:
             raise self._given
+
+    def follow(self) -> None:
+        """Raise what was ordered, where it was not raised yet because it had to wait."""
+        if self._given is not None and not self._is_followed:
+            self._is_followed = True
+            raise self._given
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Have orders wait for the end of the block, or for `follow`."""
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+        self.follow()
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self._given is None:
             self._given = (
                 KeyboardInterrupt() if number == signal.SIGINT else StopOrderError(STOPPED)
             )
-            raise self._given
+            if not self._waiting:
+                self.follow()

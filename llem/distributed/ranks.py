@@ -5,6 +5,7 @@ import math
 import os
 import tempfile
 import warnings
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +22,13 @@ from llem.distributed.transfer import bring_together
 from llem.domain.conditions import Conditions
 from llem.domain.process import RawProcessResult
 from llem.domain.spool import RunManifest
-from llem.errors import ConfigError, IncompleteRunError, LlemWarning, StoreWriteError
+from llem.errors import (
+    ConfigError,
+    IncompleteRunError,
+    LlemError,
+    LlemWarning,
+    StoreWriteError,
+)
 from llem.experiment import llem_version, reason_of
 from llem.protocols import Clock, ClockComparison, Peers, StoredResult
 from llem.store import ResultStore, Spool
@@ -32,6 +39,9 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 600.0
 """How long ranks wait for each other unless told otherwise. Unit: s."""
+
+LOCK_S = 30.0
+"""How long a rank waits for who holds the folder of the run. Unit: s."""
 
 PUTTING_S = 3600.0
 """How long ranks wait at least for rank 0, which makes the result of all. Unit: s."""
@@ -64,7 +74,7 @@ class Ranks(Peers):
         if not 0 < timeout_s < math.inf:
             raise ConfigError(f"timeout_s must be seconds, more than 0, got {timeout_s}")
         self._launch = launched() or Launch()
-        self._root = Path(root)
+        self._root = Path(os.path.abspath(root))
         self._timeout_s = timeout_s
         self._leaving = contextlib.ExitStack()
         self._at_work = contextlib.ExitStack()
@@ -72,7 +82,7 @@ class Ranks(Peers):
         self._board: Board | None = None
         self._joined: Joined | None = None
         self._kept: StoredResult | None = None
-        self._has_left = False
+        self._has_left = self._is_over = False
 
     @property
     def index(self) -> int:
@@ -89,8 +99,9 @@ class Ranks(Peers):
             leaving.enter_context(self._orders)
             leaving.push(self._leave)
             leaving.callback(self._at_work.close)
-            self._board = meet(self._launch, self._timeout_s)
-            self._joined = join(self._board, self._launch)
+            heed = self._orders.follow
+            self._board = meet(self._launch, self._timeout_s, heed)
+            self._joined = join(self._board, self._launch, str(self._root), heed)
             self._leaving = leaving.pop_all()
         return self
 
@@ -159,18 +170,18 @@ class Ranks(Peers):
             measurement_config_hash=measurement_config_hash(process.effective_config),
             llem_version=llem_version(),
         )
-        part = process, conditions, timeseries
         try:
-            self._at_work.enter_context(self._spool.taking_part(manifest))
-            self._spool.leave(*part)
+            self._at_work.enter_context(self._spool.taking_part(manifest, wait_s=LOCK_S))
+            self._spool.leave(process, conditions, timeseries)
             self._has_left = True
-        except StoreWriteError as error:
+        except (LlemError, OSError) as error:
             shelter = Spool.of(tempfile.mkdtemp(prefix="llem-"), manifest.run_id)
             shelter.begin(manifest)
-            shelter.leave(*part)
+            shelter.leave(process, conditions, timeseries)
+            first = Spool.of(self._ready().first_root, manifest.run_id).folder
             raise StoreWriteError(
                 f"{error}; what rank {self.index} measured was put into {shelter.folder}: copy its "
-                f"files into {self._spool.folder} once there is room"
+                f"files into {first} of rank 0, and call `llem aggregate` there"
             ) from None
 
     def keep(self) -> StoredResult | None:
@@ -186,6 +197,8 @@ class Ranks(Peers):
             StoreWriteError: The result could not be written. What the ranks left stays.
         """
         joined = self._ready()
+        if self._is_over:
+            return self._kept
         bring_together(joined.board, joined.channel, self._spool)
         self._at_work.close()
         self.exchange("over", None)
@@ -194,8 +207,12 @@ class Ranks(Peers):
             self._kept = finish(self._spool, store)
         joined.board.exchange("kept", None, at_least_s=PUTTING_S)
         self._spool.remove()
-        self._has_left = False
+        self._is_over = True
         return self._kept
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """While entered, orders to end wait: nothing that was measured is given up for them."""
+        return self._orders.waiting()
 
     def fail(self, reason: str, /) -> None:
         """Tell the other ranks that this one gives up."""
@@ -231,8 +248,10 @@ class Ranks(Peers):
     ) -> None:
         """On the way out: tell the others what went wrong here, and say what became of them."""
         if error is None:
-            self._ready().channel.close()
-            if self._has_left and self.index == 0:
+            joined = self._ready()
+            joined.channel.close()
+            joined.board.part()
+            if self._has_left and not self._is_over and self.index == 0:
                 warnings.warn(
                     f"what the ranks measured was not kept: call keep() in each of them; "
                     f"{self._where()}",
@@ -242,7 +261,11 @@ class Ranks(Peers):
             return
         self.fail(reason_of(error))
         if isinstance(error, StopOrderError):
-            report = self._board.report() if self._board else STOPPED
+            report = (
+                self._board.report()
+                if self._board
+                else f"rank {self.index} was {STOPPED} before it had met the others"
+            )
             raise self._noted(IncompleteRunError(report)) from None
         self._noted(error)
 

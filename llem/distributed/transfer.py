@@ -6,6 +6,7 @@ from operator import itemgetter
 
 from llem.distributed.board import Board
 from llem.distributed.channel import Channel
+from llem.errors import IncompleteRunError
 from llem.store import Spool
 
 
@@ -21,6 +22,8 @@ def bring_together(board: Board, channel: Channel, spool: Spool) -> None:
     """
     board.exchange("left", None)
     away = [rank for rank in range(board.count) if not spool.is_marked(rank)]
+    if board.rank == 0 and 0 in away:
+        raise IncompleteRunError(f"rank 0 left nothing in {spool.folder}: was it removed?")
     for rank in board.exchange("bring", away if board.rank == 0 else None)[0]:
         if board.rank == 0:
             board.tell(f"send/{rank}")

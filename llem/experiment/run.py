@@ -385,20 +385,22 @@ class Experiment:
             ) from error
 
     def _finish(self) -> None:
-        end = self._end or self._end_window()
-        if self._peers is None:
-            process, conditions, timeseries = self._part(end)
-            self._made = (
-                conclude([(process, conditions)], llem_version=llem_version()),
-                timeseries,
-            )
+        if self._peers is not None:
+            with self._peers.undisturbed():
+                self._finish_beside(self._peers)
             return
+        process, conditions, timeseries = self._part(self._end or self._end_window())
+        made = conclude([(process, conditions)], llem_version=llem_version())
+        self._made = made, timeseries
+
+    def _finish_beside(self, peers: Peers) -> None:
+        end = self._end or self._end_window()
         try:
-            self._peers.exchange("end", None)
-            self._dates.compare(self._peers)
+            peers.exchange("end", None)
+            self._dates.compare(peers)
         finally:
             # Whatever has become of the others, what was measured here is kept.
-            self._peers.hand_over(*self._part(end))
+            peers.hand_over(*self._part(end))
 
     def _part(self, end: Edge) -> "tuple[RawProcessResult, Conditions, pa.Table | None]":
         """What this process measured."""
