@@ -45,7 +45,8 @@ class Signals:
         duration_s: Measured span. Unit: s.
         prompts: Prompts that ran in it.
         devices: Evidence for each device's energy. Empty: no meter ran.
-        not_measured: Why no energy was measured.
+        not_measured: Why no energy was measured, or not by every process.
+        missing: What is wrong with the processes of the run that are not in the result.
         gpus: The GPUs that were metered.
         longest_request_s: Latency of the slowest request. Unit: s.
         temperatures: How far each device's temperature moved.
@@ -68,6 +69,7 @@ class Signals:
     prompts: int
     devices: tuple[DeviceEnergy, ...] = ()
     not_measured: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     gpus: tuple[GPUEnvironment, ...] = ()
     longest_request_s: float = 0.0
     temperatures: tuple[TemperatureRange, ...] = ()
@@ -94,8 +96,8 @@ def measurement_warnings(signals: Signals) -> tuple[str, ...]:
 
 
 def energy_not_measured(signals: Signals) -> Iterator[str]:
-    """Some device has no energy figure, or there is no device."""
-    if not signals.devices:
+    """Some device has no energy figure, or some process no device."""
+    if signals.not_measured or not signals.devices:
         reasons = "; ".join(signals.not_measured) or "no meter ran"
         yield f"{reasons}. Run `llem env` to see what this machine can measure"
     for device in signals.devices:
@@ -106,12 +108,21 @@ def energy_not_measured(signals: Signals) -> Iterator[str]:
             )
 
 
+def incomplete_run(signals: Signals) -> Iterator[str]:
+    """Processes of the run are not in the result."""
+    if signals.missing:
+        yield (
+            f"{'; '.join(map(_line, signals.missing))}; the figures are without them: compare them "
+            "with those of no other run"
+        )
+
+
 def short_duration(signals: Signals) -> Iterator[str]:
     """The measured span is shorter than `MIN_DURATION_S`."""
     if signals.duration_s < MIN_DURATION_S:
         yield (
             f"measured {signals.duration_s:.1f} s, less than {MIN_DURATION_S:.0f} s; "
-            "run more prompts (--n) or longer ones"
+            "run more prompts (--num-prompts) or longer ones"
         )
 
 
@@ -187,7 +198,7 @@ def persistence_mode_unknown(signals: Signals) -> Iterator[str]:
 def low_sample_count(signals: Signals) -> Iterator[str]:
     """Fewer prompts than `MIN_PROMPTS` ran."""
     if signals.prompts < MIN_PROMPTS:
-        yield f"prompts run: {signals.prompts}, fewer than {MIN_PROMPTS}; run more (--n)"
+        yield f"prompts run: {signals.prompts}, fewer than {MIN_PROMPTS}; run more (--num-prompts)"
 
 
 def latency_exceeds_span(signals: Signals) -> Iterator[str]:
@@ -427,6 +438,7 @@ def _named(gpu: GPUEnvironment) -> str:
 
 SIGNALS: dict[str, Callable[[Signals], Iterator[str]]] = {
     "energy_not_measured": energy_not_measured,
+    "incomplete_run": incomplete_run,
     "short_duration": short_duration,
     "thermal_drift": thermal_drift,
     "throttled": throttled,

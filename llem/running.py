@@ -52,9 +52,7 @@ def run_experiment(
         info = backend.load(config)
         batches = _batches(_share(backend.prompts(), peers), config.batch_size)
         experiment = Experiment(
-            attrs.evolve(
-                config, device=info.device if peers is None else _shared_device(config, info)
-            ),
+            attrs.evolve(config, device=_kind_of_device(config, info)),
             info=info,
             meter=meter,
             synchronize=backend.synchronize,
@@ -115,8 +113,13 @@ def _share(prompts: Prompts, peers: Peers | None) -> Prompts:
     return prompts[peers.index :: peers.count]
 
 
-def _shared_device(config: ExperimentConfig, info: BackendInfo) -> str:
-    """Where the model ran, in words that hold for every process: each has a GPU of its own."""
+def _kind_of_device(config: ExperimentConfig, info: BackendInfo) -> str:
+    """
+    Where the model ran, as the configuration says, or else as what kind of device.
+
+    Which GPU of a machine it was stands in the evidence: the same run on another one, or on several
+    by as many processes, has the same configuration.
+    """
     return config.device or info.device.partition(":")[0]
 
 

@@ -19,6 +19,7 @@ from llem.quality import (
 
 CODES = [
     "energy_not_measured",
+    "incomplete_run",
     "short_duration",
     "thermal_drift",
     "throttled",
@@ -117,6 +118,7 @@ def limited(limit_w: float | None, default_w: float | None, capped_s: float) -> 
 
 TRIGGERS: dict[str, dict[str, Any]] = {
     "energy_not_measured": {"devices": (device(energy_j=None),)},
+    "incomplete_run": {"missing": ("rank 1: left nothing",)},
     "short_duration": {"duration_s": 59.9, "longest_request_s": 0.0},
     "thermal_drift": {"temperatures": (TemperatureRange(uuid="a", low_c=50.0, high_c=60.1),)},
     "throttled": {"throttles": (throttle(throttled_s=1.5, sw_thermal_s=1.5, onsets_s=(12.0,)),)},
@@ -156,13 +158,14 @@ TRIGGERS: dict[str, dict[str, Any]] = {
 
 SAYS: dict[str, tuple[str, str]] = {
     "energy_not_measured": ("H100 (GPU-a)", "check it with `nvidia-smi -q -d POWER`"),
-    "short_duration": ("59.9 s, less than 60 s", "run more prompts (--n)"),
+    "incomplete_run": ("rank 1: left nothing", "compare them with those of no other run"),
+    "short_duration": ("59.9 s, less than 60 s", "run more prompts (--num-prompts)"),
     "thermal_drift": ("10.1 °C, from 50 to 60 °C, more than 10 °C", "warm up longer"),
     "throttled": ("for 1.50 s of 60.00 s (2.5%), first 12.00 s into the run", "cooling"),
     "power_capped": ("400 W, lowered from 700 W, for 6.10 s of 60.00 s (10.2%)", "-pl 700`"),
     "persistence_mode_off": ("H100 (GPU-a)", "sudo nvidia-smi -pm 1"),
     "persistence_mode_unknown": ("H100 (GPU-a)", "nvidia-smi -q"),
-    "low_sample_count": ("29, fewer than 30", "run more (--n)"),
+    "low_sample_count": ("29, fewer than 30", "run more (--num-prompts)"),
     "latency_exceeds_span": ("60.1 s in a span of 60 s", "give latency_s in seconds"),
     "no_baseline": ("the energy includes the idle share", "--baseline.enabled"),
     "device_idle": ("630.0 J, no more than when idle", "CUDA_VISIBLE_DEVICES"),
@@ -357,6 +360,7 @@ def test_warnings_come_in_the_order_of_the_table() -> None:
         temperatures=(TemperatureRange(uuid="a", low_c=0.0, high_c=90.0),),
         throttles=(throttle(throttled_s=1.0, power_cap_s=60.0),),
         foreign_at_end=(process(1),),
+        missing=("rank 1: left nothing",),
         sampler_notes=("no core",),
         longest_request_s=2.0,
         baseline_notes=("no folder",),
@@ -379,14 +383,17 @@ def test_warnings_come_in_the_order_of_the_table() -> None:
 def test_short_duration_says_how_short() -> None:
     """The span, the threshold, what to do."""
     assert warnings(duration_s=12.34, longest_request_s=0.0) == [
-        "short_duration: measured 12.3 s, less than 60 s; run more prompts (--n) or longer ones"
+        (
+            "short_duration: measured 12.3 s, less than 60 s; "
+            "run more prompts (--num-prompts) or longer ones"
+        )
     ]
 
 
 def test_low_sample_count_says_how_many() -> None:
     """The count, the threshold, what to do."""
     assert warnings(prompts=7) == [
-        "low_sample_count: prompts run: 7, fewer than 30; run more (--n)"
+        "low_sample_count: prompts run: 7, fewer than 30; run more (--num-prompts)"
     ]
 
 
@@ -478,9 +485,11 @@ def test_no_device_gives_the_reasons() -> None:
     assert warnings(devices=())[0].startswith("energy_not_measured: no meter ran. ")
 
 
-def test_reasons_matter_only_without_devices() -> None:
-    """The second meter answered where the first did not."""
-    assert warnings(not_measured=("no driver",)) == []
+def test_reasons_are_told_beside_devices() -> None:
+    """They are those of the processes that metered none."""
+    (warning,) = warnings(not_measured=("rank 1: no driver",))
+
+    assert warning.startswith("energy_not_measured: rank 1: no driver")
 
 
 def test_each_device_without_energy_is_named() -> None:

@@ -26,9 +26,7 @@ DEFAULT_ROOT = "results"
 Root = Annotated[str, Parameter(name="--root", help="Directory that the results are kept in.")]
 MaxJson = Annotated[
     int,
-    Parameter(
-        name="--max-json-mib", help="Largest result.json that is read. Unit: MiB. [default: 64]"
-    ),
+    Parameter(name="--max-json-mib", help="Largest result.json that is read. Unit: MiB."),
 ]
 DEFAULT_MAX_JSON = MAX_JSON_BYTES // 2**20
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON, for a program.")]

@@ -252,7 +252,7 @@ class Board:
                 time.sleep(0.01)
 
     def _silence(self, silent: Sequence[int]) -> str:
-        where = "" if len(silent) > 1 else f" since {self._last_stage(silent[0])}"
+        where = "" if len(silent) > 1 else f", last at {self._last_stage(silent[0])}"
         return (
             f"{named(silent)}: no sign of life{where}: killed, out of memory, or hanging; see its "
             "own output"
@@ -262,7 +262,7 @@ class Board:
         with contextlib.suppress(Exception):
             if self._store.check([f"at/{rank}"]):
                 return _in_words(json.loads(self._store.get(f"at/{rank}"))[1])
-        return "it was launched"
+        return "being launched"
 
     def _words(self) -> "list[_Word]":
         """What each rank that has failed says, in the order in which they did."""
@@ -310,10 +310,10 @@ class Board:
                 f"{named(elsewhere)} came to {self._last_stage(rank)} where rank {self.rank} came "
                 f"to {_in_words(stage)}: every rank must call warm_up, window and keep alike"
             )
-        last = "; ".join(f"rank {rank} since {self._last_stage(rank)}" for rank in missing)
+        last = "; ".join(f"rank {rank} was last at {self._last_stage(rank)}" for rank in missing)
         return (
-            f"{named(missing)} did not come to {_in_words(stage)} within {timeout_s:g} s: "
-            f"hanging, killed, or much slower ({last})"
+            f"{named(missing)} did not come to {_in_words(stage)} within {timeout_s:g} s ({last}): "
+            "hanging, killed, or slower than ranks wait for each other (--rank-timeout, timeout_s)"
         )
 
     def _is_elsewhere(self, rank: int) -> bool:

@@ -1,7 +1,9 @@
 """What the processes of a run left, made one result of."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+import attrs
 
 from llem.completeness import check_completeness
 from llem.domain.result import ExperimentResult
@@ -41,24 +43,47 @@ def finish(spool: Spool, store: ResultStore, *, allow_incomplete: bool = False) 
         result = conclude(
             [(part.process, part.conditions) for part in parts],
             llem_version=manifest.llem_version,
-            aggregation_warnings=found.lines,
+            missing=found.lines,
         )
+        if found.complete:
+            result = _superseding(store, result)
         kept = _kept_before(store, result) or _keep(store, result, parts, spool)
         if found.complete:
             spool.remove()
     return kept
 
 
+def _superseding(store: ResultStore, result: ExperimentResult) -> ExperimentResult:
+    """*result*, which says what of it was kept before without some of its processes."""
+    lines = [
+        f"{key} is the same run without some of its processes, which this result has: leave it out"
+        for key, kept in _results_like(store, result)
+        if kept.aggregation.num_processes < result.aggregation.num_processes
+    ]
+    aggregation = result.aggregation
+    told = attrs.evolve(aggregation, warnings=(*lines, *aggregation.warnings))
+    return attrs.evolve(result, aggregation=told)
+
+
 def _kept_before(store: ResultStore, result: ExperimentResult) -> StoredResult | None:
     """The same result, where whoever kept it died before the state was removed."""
+    for key, kept in _results_like(store, result):
+        if kept.process_results == result.process_results:
+            return StoredResult(key=key, path=store.path_of(key), result=kept)
+    return None
+
+
+def _results_like(
+    store: ResultStore, result: ExperimentResult
+) -> Iterator[tuple[str, ExperimentResult]]:
+    """Results of the same experiment, by key. Their folders have the name of *result*."""
     name = folder_name(result)
     for key in store:
         if key == name or key.startswith(f"{name}_"):
             with contextlib.suppress(LlemError):
                 kept = store.get(key)
-                if kept.process_results == result.process_results:
-                    return StoredResult(key=key, path=store.path_of(key), result=kept)
-    return None
+                if kept.experiment_id == result.experiment_id:
+                    yield key, kept
 
 
 def _keep(

@@ -9,7 +9,7 @@ import functools
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from llem.errors import IncompleteRunError
@@ -57,6 +57,34 @@ def within(timeout_s: float, call: Callable[[], T], heed: Callable[[], None]) ->
     if error is not None:
         raise error
     return value  # type: ignore[no-any-return]
+
+
+class LocalStore:
+    """What a store of torch.distributed is to a process that is alone, without torch."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, str] = {}
+
+    def set(self, key: str, value: str) -> None:
+        """Keep *value*."""
+        self._values[key] = value
+
+    def get(self, key: str) -> bytes:
+        """What was kept."""
+        return self._values[key].encode()
+
+    def multi_get(self, keys: Iterable[str]) -> list[bytes]:
+        """What was kept under each of *keys*."""
+        return [self.get(key) for key in keys]
+
+    def check(self, keys: Iterable[str]) -> bool:
+        """Whether all of *keys* are there."""
+        return all(key in self._values for key in keys)
+
+    def add(self, key: str, number: int) -> int:
+        """Add *number* to what is there, and return the sum."""
+        self._values[key] = str(int(self._values.get(key, "0")) + number)
+        return int(self._values[key])
 
 
 class PatientStore:

@@ -11,9 +11,9 @@ from llem import measure
 from llem.distributed import clocks
 from llem.distributed.board import ANSWER_S, Board
 from llem.distributed.channel import Channel
-from llem.distributed.errand import within
+from llem.distributed.errand import LocalStore, within
 from llem.distributed.launch import Launch
-from llem.errors import IncompleteRunError
+from llem.errors import BackendError, IncompleteRunError
 from llem.protocols import Clock
 
 _JOINS = [0]
@@ -27,14 +27,14 @@ class Joined:
 
     Attributes:
         board: Where they leave word.
-        channel: What passes between them.
+        channel: What passes between them. None: this process is alone.
         run_id: Unique name of the run.
         clock_of: What tells the clock of each rank from others. Empty: not known.
         first_root: Where rank 0 keeps results.
     """
 
     board: Board
-    channel: Channel
+    channel: Channel | None
     run_id: str
     clock_of: tuple[str, ...]
     first_root: str
@@ -48,6 +48,8 @@ class Joined:
         """How far the clock of rank 0 is ahead. None: it is the same, or another rank asks."""
         board, channel = self.board, self.channel
         others = {self.speaker_of(rank) for rank in range(board.count)} - {0}
+        if channel is None:
+            return None
         if board.rank == 0:
             for rank in sorted(others):
                 board.tell(f"clock/{rank}")
@@ -82,10 +84,17 @@ def meet(launch: Launch, timeout_s: float, heed: Callable[[], None]) -> Board:
         heed: Called while they are waited for; it raises where there is an order to end.
 
     Raises:
+        BackendError: torch is not installed.
         IncompleteRunError: It is not to be found.
     """
-    from torch.distributed.distributed_c10d import PrefixStore
-
+    if launch.is_alone:
+        return Board(LocalStore(), launch.rank, launch.world_size, timeout_s, heed)
+    try:
+        from torch.distributed.distributed_c10d import PrefixStore
+    except (ImportError, OSError) as fault:
+        raise BackendError(
+            f"ranks need torch ({' '.join(str(fault).split())}): pip install 'llem[torch]'"
+        ) from fault
     _JOINS[0] += 1
     prefix = f"llem/{launch.attempt}/{_JOINS[0]}"
     # What torch itself gives up after its timeout is told better by its own error.
@@ -112,7 +121,7 @@ def join(board: Board, launch: Launch, root: str, heed: Callable[[], None]) -> J
     told = board.exchange("join", [name, measure.clock_identity(), root])
     return Joined(
         board=board,
-        channel=Channel(launch, board, heed),
+        channel=None if launch.is_alone else Channel(launch, board, heed),
         run_id=told[0][0],
         clock_of=tuple(clock for _, clock, _ in told),
         first_root=told[0][2],
@@ -127,8 +136,6 @@ def _store(launch: Launch, timeout_s: float) -> Any:
     if distributed.is_initialized():
         # There is no public way to the store of a group that the program has made.
         return distributed.distributed_c10d._get_default_store()  # noqa: SLF001
-    if not launch.address:
-        return distributed.HashStore()
     try:
         places = rendezvous("env://", timeout=timedelta(seconds=timeout_s))
         return next(places)[0]

@@ -27,6 +27,11 @@ class Launch:
     address: str = ""
     attempt: int = 0
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether nothing launched it."""
+        return not self.address
+
 
 def launched() -> Launch | None:
     """
@@ -58,8 +63,14 @@ def _by_the_group() -> Launch | None:
 
 
 def _by_the_environment() -> Launch | None:
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+    told = [name for name in ("RANK", "WORLD_SIZE") if name in os.environ]
+    if not told:
         return None
+    if len(told) == 1:
+        raise ConfigError(
+            f"{told[0]} is set, and of RANK and WORLD_SIZE only that: start all ranks with "
+            "torchrun, or unset it"
+        )
     rank, world_size = _number("RANK"), _number("WORLD_SIZE")
     if rank >= world_size:
         raise ConfigError(f"RANK is {rank}, and must be less than WORLD_SIZE, {world_size}")

@@ -51,28 +51,38 @@ class Ranks(Peers):
     """
     The processes that a launcher of torch.distributed, such as ``torchrun``, has started.
 
-    Without a launcher this process is the only one.
+    Without a launcher this process is the only one, and torch is not needed.
 
     >>> with Ranks("results") as ranks:  # doctest: +SKIP
     ...     with Experiment(config, peers=ranks) as run:
     ...         ...
     ...     kept = ranks.keep()
 
-    Each measures its own devices in one window, and leaves what it measured in a folder of the
-    run below ``.state`` of its root. `keep` then makes one result of all.
+    Every rank does this. Each measures its own devices in one window, and leaves what it measured
+    in a folder of the run below ``.state`` of its root. `keep` then makes one result of all: call
+    it inside the block, once for each Experiment; without it there is no result. All else here is
+    for the Experiment to call.
+
+    While entered, Ctrl-C and SIGTERM end the run in order: what is measured to its end is left.
+    Where the program has not made a process group of torch.distributed, the default one is made,
+    so make your own before.
 
     Args:
-        root: Where results are kept. Ranks on another machine may have another place there.
-        timeout_s: How long ranks wait for each other. Unit: s.
+        root: Where results are kept. It need not be the same folder on every machine: the result
+            is kept in that of rank 0.
+        timeout_s: How long ranks wait for each other, for the slowest at the end of the window
+            too. Unit: s.
 
     Raises:
         ConfigError: The launcher's variables contradict each other, or *timeout_s* is no time.
         IncompleteRunError: On entering: the other ranks cannot be reached.
+        BackendError: On entering: there is a launcher, and torch is not installed.
+        StoreWriteError: On entering: nothing can be written in *root*.
     """
 
     def __init__(self, root: str | os.PathLike[str], *, timeout_s: float = TIMEOUT_S) -> None:
-        if not 0 < timeout_s < math.inf:
-            raise ConfigError(f"timeout_s must be seconds, more than 0, got {timeout_s}")
+        if not isinstance(timeout_s, int | float) or not 0 < timeout_s < math.inf:
+            raise ConfigError(f"timeout_s must be seconds, more than 0, got {timeout_s!r}")
         self._launch = launched() or Launch()
         self._root = Path(os.path.abspath(root))
         self._timeout_s = timeout_s
@@ -102,6 +112,7 @@ class Ranks(Peers):
             heed = self._orders.follow
             self._board = meet(self._launch, self._timeout_s, heed)
             self._joined = join(self._board, self._launch, str(self._root), heed)
+            ResultStore(self._root).check_writable()
             self._leaving = leaving.pop_all()
         return self
 
@@ -120,6 +131,10 @@ class Ranks(Peers):
         Raises:
             IncompleteRunError: A rank failed, or does not come in time; the text names it.
         """
+        if stage == "agree" and self._has_left and not self._is_over:
+            raise IncompleteRunError(
+                "what was measured before is not kept yet: call keep() before the next Experiment"
+            )
         return self._ready().board.exchange(stage, value)
 
     def compare_clocks(self, clock: Clock, /) -> ClockComparison:
@@ -148,7 +163,9 @@ class Ranks(Peers):
         Raises:
             IncompleteRunError: One of them is gone.
         """
-        self._ready().channel.align(device)
+        channel = self._ready().channel
+        if channel is not None:
+            channel.align(device)
 
     def hand_over(
         self,
@@ -173,7 +190,7 @@ class Ranks(Peers):
         try:
             self._at_work.enter_context(self._spool.taking_part(manifest, wait_s=LOCK_S))
             self._spool.leave(process, conditions, timeseries)
-            self._has_left = True
+            self._has_left, self._is_over = True, False
         except (LlemError, OSError) as error:
             shelter = Spool.of(tempfile.mkdtemp(prefix="llem-"), manifest.run_id)
             shelter.begin(manifest)
@@ -249,7 +266,8 @@ class Ranks(Peers):
         """On the way out: tell the others what went wrong here, and say what became of them."""
         if error is None:
             joined = self._ready()
-            joined.channel.close()
+            if joined.channel is not None:
+                joined.channel.close()
             joined.board.part()
             if self._has_left and not self._is_over and self.index == 0:
                 warnings.warn(
@@ -258,6 +276,7 @@ class Ranks(Peers):
                     LlemWarning,
                     stacklevel=4,
                 )
+            self._joined = None
             return
         self.fail(reason_of(error))
         if isinstance(error, StopOrderError):

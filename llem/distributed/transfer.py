@@ -10,7 +10,7 @@ from llem.errors import IncompleteRunError
 from llem.store import Spool
 
 
-def bring_together(board: Board, channel: Channel, spool: Spool) -> None:
+def bring_together(board: Board, channel: Channel | None, spool: Spool) -> None:
     """
     Have the folder of the run that rank 0 sees hold what every rank left.
 
@@ -23,16 +23,25 @@ def bring_together(board: Board, channel: Channel, spool: Spool) -> None:
     board.exchange("left", None)
     away = [rank for rank in range(board.count) if not spool.is_marked(rank)]
     if board.rank == 0 and 0 in away:
-        raise IncompleteRunError(f"rank 0 left nothing in {spool.folder}: was it removed?")
-    for rank in board.exchange("bring", away if board.rank == 0 else None)[0]:
-        if board.rank == 0:
-            board.tell(f"send/{rank}")
-            for name, parts in groupby(_received(rank, channel), key=itemgetter(0)):
-                spool.take(name, (chunk for _, chunk in parts))
-        elif board.rank == rank:
-            board.wait_for(f"send/{rank}", 0, "ask for what this one left")
-            _send(rank, channel, spool)
+        raise IncompleteRunError(
+            f"rank 0 left nothing in {spool.folder}: leave an Experiment with peers= these ranks, "
+            "then call keep(); where you did, the folder was removed since"
+        )
+    wanted = board.exchange("bring", away if board.rank == 0 else None)[0]
+    if channel is not None:
+        for rank in wanted:
+            _bring(rank, board, channel, spool)
     board.exchange("brought", None)
+
+
+def _bring(rank: int, board: Board, channel: Channel, spool: Spool) -> None:
+    if board.rank == 0:
+        board.tell(f"send/{rank}")
+        for name, parts in groupby(_received(rank, channel), key=itemgetter(0)):
+            spool.take(name, (chunk for _, chunk in parts))
+    elif board.rank == rank:
+        board.wait_for(f"send/{rank}", 0, "ask for what this one left")
+        _send(rank, channel, spool)
 
 
 def _send(rank: int, channel: Channel, spool: Spool) -> None:

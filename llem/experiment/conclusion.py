@@ -25,6 +25,7 @@ def conclude(
     parts: Sequence[Part],
     *,
     llem_version: str | None,
+    missing: Sequence[str] = (),
     aggregation_warnings: Iterable[str] = (),
 ) -> ExperimentResult:
     """
@@ -33,6 +34,7 @@ def conclude(
     Args:
         parts: What each of its processes measured. Their order does not matter.
         llem_version: The llem that measured.
+        missing: What is wrong with the processes that are not among *parts*.
         aggregation_warnings: What is to be known of how they came together.
 
     Raises:
@@ -57,13 +59,17 @@ def conclude(
         if methodology == "total"
         else sum(c.warmup_excluded for c in conditions),
         clock_offsets=_clock_offsets(parts),
-        aggregation_warnings=aggregation_warnings,
+        aggregation_warnings=(*missing, *aggregation_warnings),
     )
+    if missing:
+        made = attrs.evolve(
+            made, aggregation=attrs.evolve(made.aggregation, method="incomplete_aggregation")
+        )
     gpus = environment.hardware.gpus if environment else ()
     return attrs.evolve(
         made,
         reproducibility_notes=reproducibility_notes(made.devices, _compute_capabilities(gpus)),
-        measurement_warnings=quality.measurement_warnings(_signals(made, conditions, gpus)),
+        measurement_warnings=quality.measurement_warnings(_signals(made, parts, gpus, missing)),
     )
 
 
@@ -126,15 +132,20 @@ def _compute_capabilities(gpus: Iterable[GPUEnvironment]) -> dict[str, str]:
 
 
 def _signals(
-    made: ExperimentResult, conditions: Sequence[Conditions], gpus: Iterable[GPUEnvironment]
+    made: ExperimentResult,
+    parts: Sequence[Part],
+    gpus: Iterable[GPUEnvironment],
+    missing: Sequence[str],
 ) -> quality.Signals:
+    conditions = [of_process for _, of_process in parts]
     metered = {device.uuid for device in made.devices}
     latencies_ms = [process.per_request_latencies_ms for process in made.process_results]
     return quality.Signals(
         duration_s=made.total_inference_time_sec,
         prompts=sum(map(len, latencies_ms)),
         devices=made.devices,
-        not_measured=_distinct(line for c in conditions for line in c.not_measured),
+        not_measured=_not_measured(parts),
+        missing=tuple(missing),
         gpus=tuple(gpu for gpu in gpus if gpu.uuid in metered),
         longest_request_s=max(max(of_one, default=0.0) for of_one in latencies_ms) / 1000,
         temperatures=_temperatures(conditions),
@@ -158,6 +169,17 @@ def _is_on(made: ExperimentResult, section: str, name: str) -> bool:
     """A setting of the resolved configuration."""
     settings = made.effective_config.get(section)
     return isinstance(settings, Mapping) and settings.get(name) is True
+
+
+def _not_measured(parts: Sequence[Part]) -> tuple[str, ...]:
+    """Why there is no evidence of any device, or of which processes there is none."""
+    without = [(process, c) for process, c in parts if not process.devices]
+    if len(without) == len(parts):
+        return _distinct(line for _, c in without for line in c.not_measured)
+    return tuple(
+        f"rank {process.process_index}: {'; '.join(c.not_measured) or 'no device was metered'}"
+        for process, c in without
+    )
 
 
 def _distinct(lines: Iterable[str]) -> tuple[str, ...]:

@@ -121,6 +121,8 @@ def reason_of(error: BaseException) -> str:
     """What *error* says, for those who did not see it."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
+    if isinstance(error, SystemExit):
+        return f"left with exit status {error.code or 0} before the run was over"
     if isinstance(error, LlemError) or not isinstance(error, Exception):
         return str(error)
     return ": ".join(filter(None, [type(error).__name__, " ".join(str(error).split())]))

@@ -90,7 +90,8 @@ class Experiment:
         baseline_folder: Where measured idle powers are kept. None: the user's cache folder.
         clock: What tells the time.
         peers: The processes that measure this run together, such as `Ranks`. What this one
-            measures is handed over to them, and `result` is not to be had. None: it is alone.
+            measures is handed over to them, `Ranks.keep` makes the result of all, and neither
+            `result` nor `timeseries` is to be had here. None: it is alone.
         progress: Is told what goes on.
     """
 

@@ -30,7 +30,7 @@ class Line:
 def headline(result: ExperimentResult) -> list[Line]:
     """What a person wants to know at the end of a run."""
     lines = [
-        Line("model", f"{model_name(result.effective_config)} on {result.backend}"),
+        Line("model", _model(result)),
         Line("energy", _energy(result)),
     ]
     if result.total_energy_j is not None:
@@ -43,6 +43,12 @@ def headline(result: ExperimentResult) -> list[Line]:
         Line("ITL", _percentiles(result.latency_stats, "itl")),
     ]
     return lines
+
+
+def _model(result: ExperimentResult) -> str:
+    ranks = result.aggregation.num_processes
+    several = f", {ranks} ranks" if ranks > 1 else ""
+    return f"{model_name(result.effective_config)} on {result.backend}{several}"
 
 
 def details(result: ExperimentResult) -> list[Line]:
@@ -298,8 +304,12 @@ def _process(process: RawProcessResult) -> Line:
     return Line(
         f"rank {process.process_index}",
         f"{metrics.total_tokens:,} tokens in {number(metrics.inference_time_sec, 's')}, "
-        f"{number(process.energy_metrics.total_energy_j, 'J')}, on {', '.join(uuids)}",
+        f"{_of_process(process.energy_metrics.total_energy_j)}, on {', '.join(uuids)}",
     )
+
+
+def _of_process(energy_j: float | None) -> str:
+    return "energy not measured" if energy_j is None else number(energy_j, "J")
 
 
 def _clock(offset: ClockOffset) -> str:

@@ -309,8 +309,9 @@ class Spool:
             if part.timeseries is not None
         ]
         with contextlib.ExitStack() as stack:
+            with self._writing("the time series were not merged"):
+                _unlink(into)  # one who aggregated before may have died
             stack.callback(_unlink, into)
-            _unlink(into)  # one who aggregated before may have died
             if pieces:
                 merge(pieces, into, max_rows=max_rows)
             yield into if pieces else None

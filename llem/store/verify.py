@@ -79,7 +79,11 @@ class StoreFault:
     def advice(self) -> str:
         """What to do. ``llem verify --repair`` is `ResultStore.repair`."""
         if self.kind == "unfinished":
-            return f"`llem aggregate {shlex.quote(self.path)}` finishes it"
+            folder = shlex.quote(self.path)
+            return (
+                f"`llem aggregate {folder}` finishes it, with --allow-incomplete without what is "
+                f"missing; `rm -r {folder}` gives it up"
+            )
         return _ADVICE.get(self.kind, _USUAL_ADVICE)
 
 

@@ -65,6 +65,9 @@ def test_without_what_is_missing(llem, left, tmp_path) -> None:
 
     assert done.status == 0, done.err
     assert "rank 1: left nothing" in done.out
+    assert "incomplete_run: " in done.out
+    (key,) = ResultStore(tmp_path / "root")
+    assert ResultStore(tmp_path / "root").get(key).aggregation.method == "incomplete_aggregation"
     assert spool.is_marked(0)
     again = llem("aggregate", spool.folder, "--allow-incomplete")
     assert again.status == 0
@@ -72,7 +75,9 @@ def test_without_what_is_missing(llem, left, tmp_path) -> None:
     left_later = process_of(1)
     devices = tuple(attrs.evolve(device, gpu_index=1) for device in left_later.devices)
     spool.leave(attrs.evolve(left_later, devices=devices), CONDITIONS)
-    assert llem("aggregate", spool.folder).status == 0
+    whole = llem("aggregate", spool.folder)
+    assert whole.status == 0
+    assert f"{key} is the same run without some of its processes" in whole.out
     assert len(ResultStore(tmp_path / "root")) == 2
 
 

@@ -459,3 +459,27 @@ def test_the_same_rank_twice_is_no_run() -> None:
     for parts in itertools.permutations([part(0), part(1), part(1)]):
         with pytest.raises(AggregationError, match="process_index"):
             run_of(*parts)
+
+
+def test_reasons_matter_only_of_processes_without_devices() -> None:
+    """The second meter of one answered where the first did not; the other one has none."""
+    alone = run_of(part(0, not_measured=("NVML: no driver",)))
+    bare = attrs.evolve(part(1)[0], devices=()), under(not_measured=("the sensor died",))
+    of_one = run_of(part(0, not_measured=("NVML: no driver",)), bare)
+    nobody = run_of((attrs.evolve(part(0)[0], devices=()), under(not_measured=("off",))), bare)
+
+    assert warned(alone, "energy_not_measured") == []
+    (warning,) = warned(of_one, "energy_not_measured")
+    assert "rank 1: the sensor died" in warning
+    (warning,) = warned(nobody, "energy_not_measured")
+    assert "off; the sensor died" in warning
+
+
+def test_what_is_missing_is_told_wherever_one_looks() -> None:
+    """In what was met in aggregating, among the warnings, and by the method."""
+    result = run_of(part(0), missing=["rank 1: left nothing"])
+
+    assert result.aggregation.method == "incomplete_aggregation"
+    assert result.aggregation.warnings[0] == "rank 1: left nothing"
+    (warning,) = warned(result, "incomplete_run")
+    assert "rank 1: left nothing" in warning

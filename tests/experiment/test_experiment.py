@@ -2126,7 +2126,7 @@ def test_what_a_backend_says_is_in_the_result(clock) -> None:
     assert result.total_energy_j == 300
     assert result.total_flops == 3e9
     assert result.backend_version == "7"
-    assert result.effective_config["device"] == "cuda:3"
+    assert result.effective_config["device"] == "cuda"
     assert result.effective_config["n"] == 5
     assert result.measurement_config_hash == measurement_config_hash(result.effective_config)
     assert result.measurement_config_hash != measurement_config_hash(TINY)

@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -63,6 +64,9 @@ class Rank(Peers):
         self, process: RawProcessResult, conditions: Conditions, timeseries: Any, /
     ) -> None:
         raise NotImplementedError
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def fail(self, reason: str, /) -> None:
         self.room.barrier.abort()
@@ -279,7 +283,8 @@ def test_ranks_that_share_a_gpu_or_have_none_do_not_meet_there(introduced, other
     [
         (KeyboardInterrupt(), "interrupted"),
         (BackendError("the model\n  is gone"), "the model\n  is gone"),
-        (SystemExit("enough"), "enough"),
+        (SystemExit("enough"), "left with exit status enough before the run was over"),
+        (SystemExit(), "left with exit status 0 before the run was over"),
         (ValueError("a\n  b"), "ValueError: a b"),
         (ValueError(), "ValueError"),
     ],

@@ -431,7 +431,8 @@ def test_a_run_is_unfinished_once_its_processes_have_died(root, ranks):
     (fault,) = store.verify().faults
     assert (fault.key, fault.kind, fault.path) == (RUN, "unfinished", str(one.folder))
     assert "1 of its processes" in fault.message
-    assert fault.advice == f"`llem aggregate {one.folder}` finishes it"
+    assert fault.advice.startswith(f"`llem aggregate {one.folder}` finishes it")
+    assert f"`rm -r {one.folder}` gives it up" in fault.advice
     repaired = store.repair()
     assert (repaired.moved, repaired.left) == ((), (fault,))
     assert look(one).usable == (0,)
