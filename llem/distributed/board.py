@@ -188,22 +188,36 @@ class Board:
 
         What ranks say of themselves comes before what others say of them, and silence after both.
         """
+        with contextlib.suppress(Exception):
+            self._store.set(f"alive/{self.rank}", "1")
         deadline = time.monotonic() + GRACE_S
-        words = self._words()
-        while len(words) < self.count and time.monotonic() < deadline:
+        words, silent = self._words(), self._silent()
+        while silent and time.monotonic() < deadline:
             if any(word.blamed for word in words):
                 deadline = min(deadline, time.monotonic() + MOMENT_S)
             time.sleep(0.05)
-            words = self._words()
-        text, blamed = self._judge(words)
+            words, silent = self._words(), self._silent()
+        text, blamed = self._judge(words, silent)
         self._blamed = {*blamed}
         return text
 
-    def _judge(self, words: "Sequence[_Word]") -> tuple[str, Collection[int]]:
+    def _silent(self) -> list[int]:
+        """The ranks that have not said anything since one has failed."""
+        spoken = {word.rank for word in self._words()} | {self.rank}
+        with contextlib.suppress(Exception):
+            return [
+                rank
+                for rank in range(self.count)
+                if rank not in spoken and not self._store.check([f"alive/{rank}"])
+            ]
+        return []
+
+    def _judge(
+        self, words: "Sequence[_Word]", silent: Sequence[int]
+    ) -> tuple[str, Collection[int]]:
         """What went wrong, and whose fault it is."""
         faults = [word for word in words if word.blamed and not word.is_verdict]
         verdicts = [word for word in words if word.blamed and word.is_verdict]
-        silent = sorted({*range(self.count)} - {word.rank for word in words} - {self.rank})
         if faults:
             lines = {f"rank {word.rank}: {word.text}": word.rank for word in faults}
             return "; ".join(sorted(lines)), {word.rank for word in faults}
@@ -211,7 +225,8 @@ class Board:
             return verdicts[0].text, verdicts[0].blamed
         if silent:
             return self._silence(silent), silent
-        return f"{named(range(self.count))}: {STOPPED}", ()
+        stopped = [word.rank for word in words] or [self.rank]
+        return f"{named(stopped)}: {STOPPED}", ()
 
     def lost(self, why: str) -> IncompleteRunError:
         """The error of a rank that lost another one: what that says of its end, or else *why*."""

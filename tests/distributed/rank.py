@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import torch
 
 import llem
 from llem.distributed import board
@@ -103,6 +104,8 @@ def misbehave(place: str) -> None:
         if (rank, where) == (RANK, place):
             if how == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if how == "terminate":
+                os.kill(os.getpid(), signal.SIGTERM)
             if how == "interrupt":
                 os.kill(os.getpid(), signal.SIGINT)
             if how == "hang":
@@ -131,6 +134,8 @@ def main() -> None:
 
     board.Board.exchange = exchanging  # type: ignore[method-assign]
     Sleeping.generate = generating  # type: ignore[method-assign]
+    if PLAN.get("own_group"):
+        torch.distributed.init_process_group("gloo")
     try:
         with llem.Ranks(root, timeout_s=PLAN.get("timeout_s", 60)) as ranks:
             llem.run_experiment(CONFIG, backend=engine(), peers=ranks, clock=WrongClock())
@@ -140,6 +145,10 @@ def main() -> None:
         told = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
         Path(PLAN["said"], f"{RANK}.txt").write_text(told, "utf-8")
         raise SystemExit(1) from None
+    if PLAN.get("own_group"):
+        total = torch.ones(1)
+        torch.distributed.all_reduce(total)
+        assert total.item() == int(os.environ["WORLD_SIZE"])
     Path(PLAN["said"], f"{RANK}.txt").write_text("kept" if kept else "done", "utf-8")
 
 

@@ -165,3 +165,51 @@ def test_two_that_aggregate_at_once(launcher, root) -> None:
     assert 0 in [one.returncode for one in both], said
     assert len(ResultStore(root)) == 1
     assert states(root) == []
+
+
+@pytest.mark.parametrize("where", ["before end", "after end"])
+def test_a_rank_that_is_told_to_end_once_it_has_measured(launcher, root, where) -> None:
+    """What it measured is left before it ends."""
+    ended = launcher.run(2, faults=[[1, where, "terminate"]], timeout_s=20)
+
+    assert ended.status != 0
+    assert len(ResultStore(root)) == 0
+    (folder,) = states(root)
+    done = aggregate(folder)
+    assert done.returncode == 0, done.stderr
+    assert ResultStore(root).get(next(iter(ResultStore(root)))).total_tokens == 16 * 7
+
+
+def test_a_store_that_does_not_answer(tmp_path) -> None:
+    """It is given up in time, what was measured is kept, and a signal ends the wait."""
+    code = f"""
+import os, signal, sys, threading, time, types
+import llem
+from llem.distributed import board, errand, joined
+
+class Deaf(errand.LocalStore):
+    def check(self, keys):
+        if any("/end/" in key or key.endswith("end/all") for key in keys):
+            time.sleep(600)
+        return super().check(keys)
+
+board.ANSWER_S = 1.0
+joined.LocalStore = Deaf
+config = llem.ExperimentConfig(model="m", energy=llem.EnergyConfig(backend=None))
+try:
+    with llem.Ranks({str(tmp_path)!r}, timeout_s=2) as ranks:
+        with llem.Experiment(config, peers=ranks) as run:
+            run.record(input_tokens=1, output_tokens=1, latency_s=0.0)
+        ranks.keep()
+except llem.IncompleteRunError as error:
+    print(error, *error.__notes__)
+"""
+    began = time.monotonic()
+
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert time.monotonic() - began < 30
+    assert "the store of the ranks cannot be reached any more: no answer within" in ended.stdout
+    (folder,) = states(tmp_path)
+    assert str(folder) in ended.stdout
+    assert aggregate(folder).returncode == 0

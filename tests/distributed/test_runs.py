@@ -173,6 +173,14 @@ def test_nodes_with_clocks_of_their_own(launcher, root) -> None:
     assert -5 < times[0] < times[-1] < 60
 
 
+def test_a_process_group_of_the_program(launcher, root) -> None:
+    """It is met in, and left as it was."""
+    ended = launcher.run(2, own_group=True)
+
+    assert ended.status == 0, ended.out
+    assert kept(root).aggregation.num_processes == 2
+
+
 def test_an_experiment_named_with_a_slash(launcher, root) -> None:
     """The name of the run is a plain one."""
     ended = launcher.run(2, models={"0": "meta/llama", "1": "meta/llama"})
