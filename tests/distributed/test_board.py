@@ -1,0 +1,252 @@
+"""What ranks tell each other, and whom they blame."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from llem.distributed import clocks
+from llem.distributed.board import STOPPED, Board
+from llem.distributed.errand import GivenUpError, LocalStore, PatientStore, within
+from llem.distributed.orders import Orders, StopOrderError
+from llem.errors import ConfigError, IncompleteRunError
+
+
+def boards(count: int, timeout_s: float = 0.5) -> list[Board]:
+    """The board as each of *count* ranks has it."""
+    store = LocalStore()
+    return [Board(store, rank, count, timeout_s, lambda: None) for rank in range(count)]
+
+
+def at_once(*calls: Callable[[], Any]) -> list[Any]:
+    """What each of *calls* returns or raises."""
+
+    def outcome(call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except IncompleteRunError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [*pool.map(outcome, calls)]
+
+
+def test_values_are_exchanged() -> None:
+    """Each has those of all, by rank, stage after stage."""
+    three = boards(3, timeout_s=10)
+
+    def talk(board: Board) -> list[Any]:
+        return [board.exchange(f"s{i}", [board.rank, i]) for i in range(3)]
+
+    told = at_once(*(lambda b=board: talk(b) for board in three))
+
+    assert told == [[tuple([rank, i] for rank in range(3)) for i in range(3)]] * 3
+
+
+def test_who_does_not_come_is_named() -> None:
+    """With where it was last, and what to set."""
+    zero, one, two = boards(3)
+    at_once(*(lambda b=board: b.exchange("idle", None) for board in (zero, one, two)))
+
+    told = at_once(lambda: zero.exchange("begin", None), lambda: two.exchange("begin", None))
+
+    assert told[0] == told[1]
+    assert told[0] == (
+        "rank 1 did not come to the begin of the measured window within 0.5 s (rank 1 was last at "
+        "the idle devices): hanging, killed, or slower than ranks wait for each other "
+        "(--rank-timeout, timeout_s)"
+    )
+
+
+def test_ranks_that_call_other_things_are_told_so() -> None:
+    """One warms up, and the other does not."""
+    zero, one = boards(2)
+
+    told = at_once(lambda: zero.exchange("end", None), lambda: one.exchange("begin", None))
+
+    assert any("every rank must call warm_up, window and keep alike" in text for text in told)
+
+
+def test_what_a_rank_says_of_itself_comes_first() -> None:
+    """Before what others say of it, and before silence."""
+    zero, one, two, _ = boards(4)
+    one.fail("out of memory")
+    told = at_once(lambda: two.exchange("end", None))
+    two.fail(told[0])
+
+    with pytest.raises(IncompleteRunError, match=r"^rank 1: out of memory$"):
+        zero.exchange("end", None)
+
+
+def test_what_a_rank_found_out_is_passed_on() -> None:
+    """By one who waited longer than this one."""
+    zero, _, two = boards(3)
+    told = at_once(lambda: two.exchange("end", None))
+    two.fail(told[0])
+
+    with pytest.raises(IncompleteRunError, match=r"^ranks 0-1 did not come to the end"):
+        zero.exchange("end", None)
+
+
+def test_silence_is_told_where_nobody_is_at_fault(monkeypatch) -> None:
+    """Ranks that were told to end are not to blame."""
+    monkeypatch.setattr("llem.distributed.board.GRACE_S", 0.1)
+    zero, one, _ = boards(3)
+    one.fail(STOPPED)
+
+    with pytest.raises(IncompleteRunError, match=r"^rank 2: no sign of life, last at being"):
+        zero.exchange("end", None)
+
+
+def test_all_that_were_stopped() -> None:
+    """There is nobody else to name."""
+    zero, one = boards(2)
+    one.fail(STOPPED)
+
+    with pytest.raises(IncompleteRunError, match=rf"^rank 1: {STOPPED}$"):
+        zero.exchange("end", None)
+
+
+def test_who_tells_a_person() -> None:
+    """Rank 0 for all, and each of a fault of its own that rank 0 has not."""
+    zero, one, two = boards(3)
+    zero.fail("no such model")
+    one.fail("no such model")
+    two.fail("out of memory")
+
+    assert zero.is_to_tell()
+    assert not one.is_to_tell()
+    assert two.is_to_tell()
+
+
+def test_one_who_heard_of_a_failure_does_not_tell() -> None:
+    """Unless it is that of rank 0."""
+    zero, one, two = boards(3)
+    two.fail("out of memory")
+    at_once(lambda: one.exchange("end", None))
+    assert not one.is_to_tell()
+
+    zero, one, two = boards(3)
+    zero.fail("out of memory")
+    at_once(lambda: one.exchange("end", None))
+    assert one.is_to_tell()
+
+
+def test_a_rank_is_one_process() -> None:
+    """The second one is refused."""
+    store = LocalStore()
+    Board(store, 1, 2, 1.0, lambda: None).claim()
+
+    with pytest.raises(ConfigError, match="2 processes were started as rank 1"):
+        Board(store, 1, 2, 1.0, lambda: None).claim()
+
+
+def test_rank_0_leaves_last(monkeypatch) -> None:
+    """It may be the host of the board."""
+    zero, one, two = boards(3)
+    left: list[int] = []
+
+    def leave(board: Board, after_s: float) -> None:
+        time.sleep(after_s)
+        board.part()
+        left.append(board.rank)
+
+    at_once(*(lambda b=b, s=s: leave(b, s) for b, s in ((zero, 0), (one, 0.1), (two, 0.2))))
+    assert left[-1] == 0
+
+    monkeypatch.setattr("llem.distributed.board.FAREWELL_S", 0.05)
+    boards(2)[0].part()
+
+
+def test_what_does_not_return_is_given_up() -> None:
+    """And orders are heeded meanwhile."""
+    stuck = threading.Event()
+
+    def order() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(GivenUpError, match=r"no answer within 0\.1 s"):
+        within(0.1, stuck.wait, lambda: None)
+    with pytest.raises(KeyboardInterrupt):
+        within(60, stuck.wait, order)
+    with pytest.raises(ZeroDivisionError):
+        within(60, lambda: 1 / 0, order)
+    assert within(60, lambda: 7, order) == 7
+    stuck.set()
+
+
+def test_a_store_that_did_not_answer_is_not_asked_again() -> None:
+    """Each answer would be waited for anew."""
+    stuck = threading.Event()
+
+    class Deaf(LocalStore):
+        def check(self, keys: Any) -> bool:
+            return stuck.wait()
+
+    store = PatientStore(Deaf(), 0.1, lambda: None)
+    with pytest.raises(GivenUpError, match="no answer within"):
+        store.check(["x"])
+    with pytest.raises(GivenUpError, match="did not answer before"):
+        store.get("x")
+    stuck.set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_order_is_followed_once(number) -> None:
+    """Others that come while it is being followed do not cut that short."""
+    before = signal.getsignal(number)
+    orders = Orders()
+    with orders:
+        with pytest.raises((StopOrderError, KeyboardInterrupt)):
+            signal.raise_signal(number)
+        signal.raise_signal(number)
+        orders.follow()
+        with pytest.raises((StopOrderError, KeyboardInterrupt)):
+            orders.heed()
+    assert signal.getsignal(number) is before
+
+
+def test_an_order_waits() -> None:
+    """Until the end of what must not be given up, or until it is asked for."""
+    done = []
+    orders = Orders()
+    with pytest.raises(StopOrderError), orders, orders.waiting():
+        signal.raise_signal(signal.SIGTERM)
+        orders.heed()
+        done.append("all")
+    assert done == ["all"]
+    orders = Orders()
+    with orders, orders.waiting():
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(StopOrderError):
+            orders.follow()
+
+
+def test_the_quickest_answer_has_the_least_error() -> None:
+    """Where the clocks go alike, the offset lies within its bound of the truth."""
+
+    class Far(clocks.Line):
+        """A clock 1000 s ahead; the way back takes three times as long as the way there."""
+
+        def __init__(self) -> None:
+            self.now_s, self.calls = 0.0, 0
+
+        def send(self, _number: float, /) -> None:
+            self.calls += 1
+            self.now_s += 0.01 * self.calls
+
+        def receive(self) -> float:
+            answered_s = self.now_s + 1000.0
+            self.now_s += 0.03 * self.calls
+            return answered_s
+
+    line = Far()
+
+    offset_s, error_s = clocks.ask(line, lambda: line.now_s)
+
+    assert error_s == pytest.approx(0.02)
+    assert abs(offset_s - 1000.0) <= error_s
