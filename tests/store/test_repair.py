@@ -206,7 +206,7 @@ def arrow_has_none(*_, **__):
         ("llem.codec.document.orjson.loads", not_enough_memory),
         ("pyarrow.parquet.ParquetFile.read", arrow_has_none),
         ("pyarrow.BufferReader", arrow_has_none),
-        ("llem.store.sidecar._check_nulls", arrow_has_none),
+        ("llem.store.sidecar.check_nulls", arrow_has_none),
     ],
 )
 def test_what_there_is_no_memory_for_is_left(store, monkeypatch, name, call):
