@@ -5,18 +5,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from llem.cli.kept import tell_kept
 from llem.cli.output import (
     AsJson,
-    print_json,
-    print_lines,
-    print_warnings,
-    tell_if_large,
     writing_store,
 )
 from llem.distributed import finish
-from llem.report.figures import unicode_text
-from llem.report.summary import Line, headline, warnings_of
-from llem.report.table import to_row
 from llem.store import Spool
 
 
@@ -44,10 +38,5 @@ def aggregate_verb(
     spool = Spool(folder)
     store = writing_store(spool.root if root is None else root)
     kept = finish(spool, store, allow_incomplete=allow_incomplete)
-    tell_if_large(kept)
-    if as_json:
-        print_json({**to_row(kept.key, kept.result), "path": unicode_text(kept.path)})
-    else:
-        print_lines([*headline(kept.result), Line("kept", kept.path)])
-        print_warnings(warnings_of(kept.result))
+    tell_kept(kept, as_json=as_json)
     return 0

@@ -1,7 +1,6 @@
 """What the verbs share: where results lie, how lines, tables and JSON are printed."""
 
 import io
-import math
 import os
 import sys
 import time
@@ -15,7 +14,6 @@ from cyclopts import Parameter
 from llem.cli.message import say
 from llem.domain.result import ExperimentResult
 from llem.errors import ConfigError, LlemError, ResultNotFoundError
-from llem.protocols import StoredResult
 from llem.report.figures import printable
 from llem.report.summary import Line
 from llem.store import ResultStore
@@ -114,16 +112,6 @@ def reading_store(root: str, max_json_mib: int) -> ResultStore:
 def writing_store(root: str | os.PathLike[str]) -> ResultStore:
     """The store *root*, to keep what was measured, however large that is."""
     return ResultStore(root, max_json_bytes=MAX_MEASURED_BYTES)
-
-
-def tell_if_large(kept: StoredResult) -> None:
-    """Say so where readers take what was kept only once their limit is raised."""
-    size = os.path.getsize(kept.path)
-    if size > MAX_JSON_BYTES:
-        say(
-            f"warning: {kept.path} has {size / 2**20:.0f} MiB, more than is read unless told to: "
-            f"use --max-json-mib {math.ceil(size / 2**20)}, or max_json_bytes of a ResultStore"
-        )
 
 
 def readable(root: str, max_json_mib: int) -> tuple[list[tuple[str, ExperimentResult]], int]:

@@ -11,15 +11,12 @@ from cyclopts import Parameter
 
 from llem.cli.export import check_target, write_file
 from llem.cli.interrupt import heeded_interrupts
+from llem.cli.kept import tell_kept
 from llem.cli.options import option_class, resolve
 from llem.cli.output import (
     DEFAULT_ROOT,
     AsJson,
     Root,
-    print_json,
-    print_lines,
-    print_warnings,
-    tell_if_large,
     writing_store,
 )
 from llem.cli.progress import no_progress, show_progress
@@ -29,9 +26,7 @@ from llem.domain.config import ExperimentConfig
 from llem.errors import ConfigError, LlemError, StoreWriteError
 from llem.experiment import Experiment
 from llem.protocols import StoredResult
-from llem.report.figures import unicode_text
-from llem.report.summary import Line, headline, warnings_of
-from llem.report.table import to_csv, to_row
+from llem.report.table import to_csv
 from llem.running import run_experiment
 from llem.store import ResultStore
 
@@ -95,12 +90,7 @@ def run_verb(
         if of_all is None:
             return 0
         kept = of_all
-    tell_if_large(kept)
-    if as_json:
-        print_json({**to_row(kept.key, kept.result), "path": unicode_text(kept.path)})
-    else:
-        print_lines([*headline(kept.result), Line("kept", kept.path)])
-        print_warnings(warnings_of(kept.result))
+    tell_kept(kept, as_json=as_json)
     if export_csv is not None:
         write_file(export_csv, to_csv([(kept.key, kept.result)]))
     return 0

@@ -7,6 +7,7 @@ import pytest
 from spooling import CONDITIONS, begun, process_of
 
 from llem.store import ResultStore
+from llem.testing import small_result
 
 
 @pytest.fixture
@@ -113,3 +114,29 @@ def test_what_is_no_state_of_a_run(llem, tmp_path, name) -> None:
     assert refused.status == 1
     assert name in refused.err
     assert refused.err.count("\n") == 1
+
+
+def test_a_result_larger_than_readers_take(llem, left, monkeypatch) -> None:
+    """It is kept all the same, and how to read it is told."""
+    monkeypatch.setattr("llem.cli.kept.MAX_JSON_BYTES", 1000)
+
+    done = llem("aggregate", left(0, 1).folder)
+
+    assert done.status == 0
+    assert "use --max-json-mib 1" in done.err
+
+
+@pytest.mark.parametrize("verb", ["list", "export", "verify", "show"])
+def test_the_largest_that_a_verb_reads(llem, tmp_path, verb) -> None:
+    """It can be raised, and lowered."""
+    large = small_result(measurement_warnings=("x" * 2**20,))
+    kept = ResultStore(tmp_path / "root").put(large)
+    words = [verb, *([kept.key] if verb == "show" else []), "--root", tmp_path / "root"]
+
+    assert llem(*words).status == 0
+    refused = llem(*words, "--max-json-mib", "1")
+    assert refused.status == 1
+    assert "--max-json-mib" in refused.out + refused.err
+    wrong = llem(*words, "--max-json-mib", "0")
+    assert wrong.status == 2
+    assert "--max-json-mib must be 1 or more" in wrong.err
