@@ -74,9 +74,9 @@ def test_ranks_that_call_other_things_are_told_so() -> None:
 def test_what_a_rank_says_of_itself_comes_first() -> None:
     """Before what others say of it, and before silence."""
     zero, one, two, _ = boards(4)
-    one.fail("out of memory")
     told = at_once(lambda: two.exchange("end", None))
     two.fail(told[0])
+    one.fail("out of memory")
 
     with pytest.raises(IncompleteRunError, match=r"^rank 1: out of memory$"):
         zero.exchange("end", None)
