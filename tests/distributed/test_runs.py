@@ -34,27 +34,29 @@ def test_ranks_with_a_gpu_each(launcher, root, count) -> None:
     """Each prompt is run once, each GPU measured once, and time counts once."""
     gpus = {str(rank): [f"GPU-{rank}"] for rank in range(count)}
 
-    ended = launcher.run(count, gpus=gpus, model=True)
+    ended = launcher.run(count, gpus=gpus, model=True, n=16 * count)
 
     assert ended.status == 0, ended.out
     assert ended.said == {0: "kept"} | dict.fromkeys(range(1, count), "done")
     result = kept(root)
-    assert result.total_tokens == 16 * (8 + 4)
+    assert result.total_tokens == 16 * count * (8 + 4)
     assert [device.uuid for device in result.devices] == [f"GPU-{rank}" for rank in range(count)]
     for device, process in zip(result.devices, result.process_results, strict=True):
         watts = 100 + 10 * process.process_index
         drawn_j = watts * process.inference_metrics.inference_time_sec
-        assert device.energy_j == pytest.approx(drawn_j, rel=1e-3)
+        assert device.energy_j == pytest.approx(drawn_j, rel=0.02)
     assert result.total_energy_j == pytest.approx(sum(result.energy_per_device_j))
     assert result.multi_gpu.num_gpus == count
     assert result.aggregation.num_processes == count
     assert result.aggregation.temporal_overlap_verified
     assert result.aggregation.gpu_attribution_verified
     assert result.aggregation.clock_offsets == ()
-    starts = [process.timestamps.start for process in result.process_results]
-    assert (max(starts) - min(starts)).total_seconds() < 0.1
-    longest_s = max(p.inference_metrics.inference_time_sec for p in result.process_results)
-    assert result.total_inference_time_sec == pytest.approx(longest_s, abs=0.1)
+    windows = [process.timestamps for process in result.process_results]
+    # Ranks that share a core begin one after the other, however well they are aligned.
+    spread_s = (max(w.start for w in windows) - min(w.start for w in windows)).total_seconds()
+    assert spread_s < 2
+    span_s = (max(w.end for w in windows) - min(w.start for w in windows)).total_seconds()
+    assert result.total_inference_time_sec == pytest.approx(span_s, abs=1e-3)
 
 
 def test_two_ranks_on_one_gpu(launcher, root) -> None:
@@ -166,7 +168,7 @@ def test_nodes_with_clocks_of_their_own(launcher, root) -> None:
         assert one.error_bound_s < 0.1
     assert result.aggregation.temporal_overlap_verified
     starts = [process.timestamps.start for process in result.process_results]
-    assert (max(starts) - min(starts)).total_seconds() < 0.2
+    assert (max(starts) - min(starts)).total_seconds() < 2
     table = ResultStore(root).timeseries(next(iter(ResultStore(root))))
     times = table.column("timestamp_s").to_pylist()
     assert times == sorted(times)
