@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from llem.domain.result import ExperimentResult
+from llem.measure import timings
 from llem.store import ResultStore
 
 pytestmark = pytest.mark.torch
@@ -41,10 +42,13 @@ def test_ranks_with_a_gpu_each(launcher, root, count) -> None:
     result = kept(root)
     assert result.total_tokens == 16 * count * (8 + 4)
     assert [device.uuid for device in result.devices] == [f"GPU-{rank}" for rank in range(count)]
+    read = timings(ResultStore(root).timeseries(next(iter(ResultStore(root)))))
     for device, process in zip(result.devices, result.process_results, strict=True):
         watts = 100 + 10 * process.process_index
         drawn_j = watts * process.inference_metrics.inference_time_sec
-        assert device.energy_j == pytest.approx(drawn_j, rel=0.02)
+        # A counter is read at any time of those that reading it took, at both edges.
+        while_read_j = watts * read[device.gpu_index].spread_s
+        assert device.energy_j == pytest.approx(drawn_j, abs=while_read_j + 2e-3)
     assert result.total_energy_j == pytest.approx(sum(result.energy_per_device_j))
     assert result.multi_gpu.num_gpus == count
     assert result.aggregation.num_processes == count
@@ -52,9 +56,8 @@ def test_ranks_with_a_gpu_each(launcher, root, count) -> None:
     assert result.aggregation.gpu_attribution_verified
     assert result.aggregation.clock_offsets == ()
     windows = [process.timestamps for process in result.process_results]
-    # Ranks that share a core begin one after the other, however well they are aligned.
     spread_s = (max(w.start for w in windows) - min(w.start for w in windows)).total_seconds()
-    assert spread_s < 2
+    assert spread_s < 0.1
     span_s = (max(w.end for w in windows) - min(w.start for w in windows)).total_seconds()
     assert result.total_inference_time_sec == pytest.approx(span_s, abs=1e-3)
 
@@ -168,7 +171,7 @@ def test_nodes_with_clocks_of_their_own(launcher, root) -> None:
         assert one.error_bound_s < 0.1
     assert result.aggregation.temporal_overlap_verified
     starts = [process.timestamps.start for process in result.process_results]
-    assert (max(starts) - min(starts)).total_seconds() < 2
+    assert (max(starts) - min(starts)).total_seconds() < 0.2
     table = ResultStore(root).timeseries(next(iter(ResultStore(root))))
     times = table.column("timestamp_s").to_pylist()
     assert times == sorted(times)
