@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from llem.domain.energy import Sensor
-from llem.measure import device_energies, from_table
+from llem.measure import by_device, device_energies
 from llem.protocols import Device, Edge, Samples
 
 ROWS, DEVICES, PERIOD_S = 10_000_000, 8, 0.01
@@ -35,12 +35,12 @@ def masks(table):
     return energies
 
 
-def integrals(samples):
+def integrals(samples, count=DEVICES):
     devices = [
         Device(index=i, uuid=f"GPU-{i}", name="GPU", sensor=Sensor.REPLAY, period_s=PERIOD_S)
-        for i in range(DEVICES)
+        for i in range(count)
     ]
-    edges = (Edge(time_s=float(t), counters_j=(None,) * DEVICES) for t in samples.times_s[[0, -1]])
+    edges = (Edge(time_s=float(t), counters_j=(None,) * count) for t in samples.times_s[[0, -1]])
     return [found.integrated_j for found in device_energies(devices, samples, *edges)]
 
 
@@ -66,7 +66,7 @@ def test_ten_million_rows(compare, table, capsys):
     compare(
         {
             "llem": from_memory,
-            "llem from a table": lambda: integrals(from_table(arrow)[1]),
+            "llem from a table": lambda: [integrals(one, 1) for one in by_device(arrow).values()],
             "masks and numpy.trapezoid": lambda: masks(table),
         },
         reference="masks and numpy.trapezoid",

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from llem.measure.processes import context_held, foreign, gpu_processes, own_processes
     from llem.measure.rapl import RaplMeter
     from llem.measure.replay import ReplayMeter
-    from llem.measure.series import by_device, from_table, to_table
+    from llem.measure.series import by_device, to_table
     from llem.measure.throttle import throttle_info
     from llem.measure.warmup import derive_measurement_methodology, warm_up
     from llem.measure.zeus import ZeusMeter
@@ -67,7 +67,7 @@ _HOMES = {
     "llem.measure.processes": ["context_held", "foreign", "gpu_processes", "own_processes"],
     "llem.measure.rapl": ["RaplMeter"],
     "llem.measure.replay": ["ReplayMeter"],
-    "llem.measure.series": ["by_device", "from_table", "to_table"],
+    "llem.measure.series": ["by_device", "to_table"],
     "llem.measure.throttle": ["throttle_info"],
     "llem.measure.warmup": ["derive_measurement_methodology", "warm_up"],
     "llem.measure.zeus": ["ZeusMeter"],
@@ -96,7 +96,6 @@ __all__ = [
     "derive_measurement_methodology",
     "device_energies",
     "foreign",
-    "from_table",
     "gather_evidence",
     "gpu_processes",
     "identity",

@@ -58,36 +58,13 @@ def to_table(devices: Sequence[Device], samples: Samples, *, origin_s: float) ->
     return arrow.Table.from_arrays(arrays, schema=schema)
 
 
-def from_table(table: "pa.Table") -> tuple[tuple[int, ...], Samples]:
-    """
-    The device indices of a time series, in order, and its samples.
-
-    Rows may come in any order. A device that has no row at a tick was not read at it.
-
-    Args:
-        table: The four columns of a time series, of whatever width.
-
-    Raises:
-        SidecarSchemaError: A column is missing.
-    """
-    times, power, celsius, indices = _columns(table)
-    count = _devices_in_tick_order(times, indices)
-    if not count:
-        return _scattered(times, power, celsius, indices)
-    return tuple(indices[:count].tolist()), Samples(
-        times_s=times[::count],
-        power_w=power.reshape(-1, count),
-        temperature_c=celsius.reshape(-1, count),
-    )
-
-
 def by_device(table: "pa.Table") -> dict[int, Samples]:
     """
     The samples of each device of a time series, by its index, in memory that its rows bound.
 
-    What `from_table` puts into one table of ticks and devices is mostly holes where each process
-    had ticks of its own. Here each device has the ticks of its own rows, which may come in any
-    order; of several at one time the last counts.
+    Each device has the ticks of its own rows, which may come in any order; of several at one time
+    the last counts. One table of ticks and devices would be mostly holes where each process had
+    ticks of its own.
 
     Args:
         table: The four columns of a time series, of whatever width.
@@ -151,22 +128,6 @@ def _devices_in_tick_order(times: "npt.NDArray[Any]", indices: "npt.NDArray[Any]
         ):
             return 0
     return count
-
-
-def _scattered(
-    times: Any, power: Any, celsius: Any, indices: Any
-) -> tuple[tuple[int, ...], Samples]:
-    """Samples of rows in any order. Of several for one device at one time the last counts."""
-    import numpy as np
-
-    ticks, tick_of = np.unique(times, return_inverse=True)
-    devices, device_of = np.unique(indices, return_inverse=True)
-    shape = len(ticks), len(devices)
-    power_w, temperature_c = np.full(shape, np.nan, "f4"), np.full(shape, np.nan, "f4")
-    power_w[tick_of, device_of] = power
-    temperature_c[tick_of, device_of] = celsius
-    samples = Samples(times_s=ticks, power_w=power_w, temperature_c=temperature_c)
-    return tuple(devices.tolist()), samples
 
 
 def _values(column: "pa.ChunkedArray") -> "npt.NDArray[Any]":

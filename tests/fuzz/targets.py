@@ -32,10 +32,10 @@ from llem.domain.result import ExperimentResult
 from llem.domain.timeseries import TIMESERIES_NAME
 from llem.errors import LlemError, LlemWarning, MalformedResultError, SidecarPathError
 from llem.importing import Imported, convert
-from llem.measure import by_device, from_table, request_spans, stride, timings
+from llem.measure import by_device, request_spans, stride, timings
 from llem.store.blocks import SeriesFile
 from llem.store.columns import schema_of
-from llem.store.sidecar import decode, encode, read_table
+from llem.store.sidecar import decode, encode, heading_of, read_table
 
 CORPUS = Path(__file__).with_name("corpus")
 MAX_ROWS = 64
@@ -174,14 +174,12 @@ def _tells_what_it_left(imported):
 
 
 def _samples_fit(table):
-    """Samples have a column for each device and a row for each time, and nothing else."""
-    devices, samples = _outcome(lambda: from_table(table))
-    shape = (len(samples.times_s), len(devices))
-    assert samples.power_w.shape == samples.temperature_c.shape == shape
-    assert len(set(devices)) == len(devices)
-    assert set(devices) == set(table["gpu_index"].to_pylist())
+    """Each device has samples of its own, a row for each of their times, and nothing else."""
     own = _outcome(lambda: by_device(table))
-    assert set(own) == set(devices)
+    assert set(own) == set(table["gpu_index"].to_pylist())
+    for samples in own.values():
+        shape = (len(samples.times_s), 1)
+        assert samples.power_w.shape == samples.temperature_c.shape == shape
     assert sum(one.power_w.size for one in own.values()) <= table.num_rows
     assert _outcome(lambda: stride(table)) >= 1
     for process in (0, 1):
@@ -196,10 +194,10 @@ def _is_finite(span):
 
 def _encodes_again(table):
     """What the store would keep of *table* is read as the same."""
-    content = encode(table, _some_result())
+    content = encode(table, heading_of(_some_result()))
     again = decode(content, source="again", max_rows=MAX_ROWS)
     assert again.equals(table)
-    assert encode(again, _some_result()) == content
+    assert encode(again, heading_of(_some_result())) == content
     _samples_are_the_readings(again)
 
 
@@ -207,11 +205,10 @@ def _samples_are_the_readings(table):
     """Of several for one device at one time the last; NaN where there is none."""
     columns = [table[name].to_pylist() for name in table.column_names]
     readings = {(time, index): pair for time, *pair, index in zip(*columns, strict=True)}
-    devices, samples = from_table(table)
-    wanted = [[readings.get((t, i), (None, None)) for i in devices] for t in samples.times_s]
-    wanted = np.array(wanted, "f4").reshape(len(wanted), len(devices), 2)
-    assert np.array_equal(wanted[..., 0], samples.power_w, equal_nan=True)
-    assert np.array_equal(wanted[..., 1], samples.temperature_c, equal_nan=True)
+    for index, samples in _outcome(lambda: by_device(table)).items():
+        wanted = np.array([readings[t, index] for t in samples.times_s.tolist()], "f4")
+        assert np.array_equal(wanted[:, [0]], samples.power_w, equal_nan=True)
+        assert np.array_equal(wanted[:, [1]], samples.temperature_c, equal_nan=True)
 
 
 @cache

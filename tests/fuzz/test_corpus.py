@@ -81,10 +81,12 @@ def test_a_target_notices_lost_rows(monkeypatch):
 
 def test_a_target_notices_lost_readings(monkeypatch):
     def without_power(read):
-        devices, samples = read()
-        return devices, attrs.evolve(samples, power_w=samples.power_w * float("nan"))
+        return {
+            index: attrs.evolve(samples, power_w=samples.power_w * float("nan"))
+            for index, samples in read().items()
+        }
 
-    monkeypatch.setattr(targets, "from_table", broken(targets.from_table, without_power))
+    monkeypatch.setattr(targets, "by_device", broken(targets.by_device, without_power))
 
     with pytest.raises(AssertionError):
         targets.sidecar((targets.CORPUS / "sidecar" / SEEDS["sidecar"]).read_bytes())

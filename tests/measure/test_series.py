@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from llem.domain.energy import Sensor
 from llem.domain.timeseries import COLUMNS
 from llem.errors import SidecarSchemaError
-from llem.measure import by_device, from_table, series, to_table
+from llem.measure import by_device, series, to_table
 from llem.protocols import Device, Samples
 from llem.testing.examples import small_table
 from llem.testing.strategies import timeseries_tables
@@ -42,23 +42,9 @@ def from_rows(rows: list[tuple[Any, ...]]) -> pa.Table:
 
 
 def assert_holds(table: pa.Table, rows: list[tuple[Any, ...]]) -> None:
-    """Whatever its form, *table* gives the readings of *rows*, and nothing where there is none."""
-    indices, samples = from_table(table)
-
-    assert len(indices) == len(set(indices))
-    assert set(indices) == {row[3] for row in rows}
-    assert samples.times_s.tolist() == sorted({row[0] for row in rows})
+    """Whatever its form, *table* gives each device the readings of its own *rows* alone."""
     readings = {(time, index): found for time, *found, index in rows}
-    for tick, time in enumerate(samples.times_s.tolist()):
-        for column, index in enumerate(indices):
-            found = samples.power_w[tick, column], samples.temperature_c[tick, column]
-            wanted = readings.get((time, index), (None, None))
-            assert [None if v != v else v for v in found] == list(wanted)
-    assert_holds_by_device(table, readings)
 
-
-def assert_holds_by_device(table: pa.Table, readings: dict[tuple[float, int], list[Any]]) -> None:
-    """The same by device: each has the ticks of its own rows, and no others."""
     found = by_device(table)
 
     assert set(found) == {index for _, index in readings}
@@ -155,13 +141,14 @@ def test_round_trip(made, origin_s: float) -> None:
     metered, samples = made
 
     table = to_table(metered, samples, origin_s=origin_s)
-    indices, back = from_table(table)
+    back = by_device(table)
 
     table.validate(full=True)
-    assert indices == tuple(device.index for device in metered)
-    np.testing.assert_array_equal(back.times_s, samples.times_s - origin_s)
-    np.testing.assert_array_equal(back.power_w, samples.power_w)
-    np.testing.assert_array_equal(back.temperature_c, samples.temperature_c)
+    assert list(back) == [device.index for device in metered]
+    for column, own in enumerate(back.values()):
+        np.testing.assert_array_equal(own.times_s, samples.times_s - origin_s)
+        np.testing.assert_array_equal(own.power_w, samples.power_w[:, [column]])
+        np.testing.assert_array_equal(own.temperature_c, samples.temperature_c[:, [column]])
 
 
 @given(sampled(), st.data())
@@ -188,8 +175,7 @@ def test_one_row_out_of_order(made, block: int, data: st.DataObject) -> None:
 def test_of_two_readings_the_last_counts() -> None:
     """Of one device at one time, whatever lies between."""
     rows = [(0.0, 1.0, 40.0, 0), (1.0, 2.0, 41.0, 0), (0.0, 3.0, None, 0)]
-    _, samples = from_table(from_rows(rows))
-    assert by_device(from_rows(rows))[0].power_w.tolist() == [[3], [2]]
+    samples = by_device(from_rows(rows))[0]
     assert samples.power_w.tolist() == [[3], [2]]
     np.testing.assert_array_equal(samples.temperature_c, [[NAN], [41]])
 
@@ -262,11 +248,6 @@ def test_no_rows(chunks: int) -> None:
         for one, field in zip(empty, schema, strict=True)
     ]
 
-    indices, samples = from_table(pa.Table.from_arrays(columns, schema=schema))
-
-    assert indices == ()
-    assert samples.times_s.shape == (0,)
-    assert samples.power_w.shape == samples.temperature_c.shape == (0, 0)
     assert by_device(pa.Table.from_arrays(columns, schema=schema)) == {}
 
 
@@ -283,8 +264,6 @@ def test_devices_with_ticks_of_their_own_take_no_more_than_their_rows() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_missing_column(name: str) -> None:
     """It is refused, and named."""
-    with pytest.raises(SidecarSchemaError, match=f"lacks the column {name}"):
-        from_table(small_table().drop_columns([name]))
     with pytest.raises(SidecarSchemaError, match=f"lacks the column {name}"):
         by_device(small_table().drop_columns([name]))
 
@@ -305,14 +284,14 @@ class Witness:
         if name.partition(".")[0] == "pandas":
             print("looked for", name)
 sys.meta_path.insert(0, Witness())
-from llem.measure import from_table, to_table
+from llem.measure import by_device, to_table
 from llem.domain.energy import Sensor
 from llem.protocols import Device, Samples
 device = Device(index=0, uuid="a", name="b", sensor=Sensor.RAPL)
 nan = float("nan")
 samples = Samples(times_s=[1.0, 2.0], power_w=[1.0, nan], temperature_c=[nan, nan])
 assert "pyarrow" not in sys.modules
-print(len(from_table(to_table([device], samples, origin_s=0))[1].times_s))
+print(len(by_device(to_table([device], samples, origin_s=0))[0].times_s))
 """
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
