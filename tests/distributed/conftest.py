@@ -79,6 +79,13 @@ class Launcher:
             text=True,
         )
 
+    def wait_until(self, place: str, *, ranks: int, seconds: float = 120) -> None:
+        """Wait for as many *ranks* to come to *place*."""
+        deadline = time.monotonic() + seconds
+        while len([*(self.folder / "said").glob(f"*.{place}")]) < ranks:
+            assert time.monotonic() < deadline, f"{ranks} ranks did not come to {place}"
+            time.sleep(0.05)
+
     def end(self, process: "subprocess.Popen[str]", *, seconds: float = 120) -> Ended:
         """Wait for what was started."""
         began = time.monotonic()

@@ -98,10 +98,18 @@ class WrongClock(SystemClock):
         return super().now() + timedelta(seconds=PLAN.get("wrong_by_s", {}).get(str(RANK), 0))
 
 
+def wait_for_all() -> None:
+    """Until all have met: the launcher ends one that is still being started before it can say."""
+    while len([*Path(PLAN["said"]).glob("*.before join")]) < int(os.environ["WORLD_SIZE"]):
+        time.sleep(0.01)
+
+
 def misbehave(place: str) -> None:
-    """Do what the plan says that this rank does there."""
+    """Leave word that this rank came there, and do what the plan says that it does."""
+    Path(PLAN["said"], f"{RANK}.{place}").touch()
     for rank, where, how in PLAN.get("faults", ()):
         if (rank, where) == (RANK, place):
+            wait_for_all()
             if how == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             if how == "terminate":
