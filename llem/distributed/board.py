@@ -1,21 +1,23 @@
 """
 The board on which the ranks of a run leave word: a torch.distributed store.
 
-Every wait on it ends: when what is waited for is there, when a rank has said that it failed, or
-when its time is over. Then it is known, and told, who did not come.
+Every wait on it ends: when what is waited for is there, when a rank has said that it failed, when
+one has given no sign of life for long, or when its time is over. Then it is known, and told, who
+did not come.
 """
 
 import contextlib
 import json
+import os
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
-
-import attrs
 
 from llem.completeness import named
 from llem.distributed.errand import PatientStore
 from llem.distributed.orders import STOPPED
+from llem.distributed.signs import Signs, Vigil
+from llem.distributed.words import MOMENT_S, Verdict, Word, Words
 from llem.errors import ConfigError, IncompleteRunError, LlemError
 
 LEAST_WAIT_S, MOST_WAIT_S = 0.001, 0.1
@@ -29,6 +31,8 @@ STAGES = {
     "begin": "the begin of the measured window",
     "clock": "comparing clocks",
     "clocks": "comparing clocks",
+    "align": "the begin of the measured window",
+    "window": "the measured window",
     "end": "the end of the measured window",
     "left": "leaving what it measured",
     "bring": "sending what it measured",
@@ -38,35 +42,18 @@ STAGES = {
 }
 """What a person is told of each stage."""
 
-MOMENT_S = 0.5
-"""Time that further ranks have to say what happened to them once one has. Unit: s."""
-
 FAREWELL_S = 10.0
 """How long rank 0 waits for the others before it takes the board along. Unit: s."""
+
+WATCH_S = 0.5
+"""Time between two looks at the others while something else waits for them. Unit: s."""
 
 ANSWER_S = 30.0
 """Longest time that the store may take for an answer. Unit: s."""
 
-GRACE_S = 3.0
-"""Time that ranks have to say what happened to them, once one has failed. Unit: s."""
 
-
-@attrs.frozen(kw_only=True)
-class _Word:
-    """
-    What a rank says at its end, where that is not the end of the run.
-
-    Attributes:
-        rank: The rank.
-        text: Why it ended.
-        is_verdict: Whether it tells of others, whom it has waited for.
-        blamed: Whose fault it was. Empty: it was told to end.
-    """
-
-    rank: int
-    text: str
-    is_verdict: bool
-    blamed: list[int]
+_NOWHERE = 0, ""
+"""Where a rank is that has not left word."""
 
 
 class Board:
@@ -87,28 +74,34 @@ class Board:
         self.rank, self.count, self.timeout_s = rank, count, timeout_s
         self._bare, self._heed = store, heed
         self._store = PatientStore(store, min(timeout_s, ANSWER_S), heed)
+        self.signs = Signs(store, self._store, rank, count)
+        self._words = Words(self._store, self.signs, rank, count, self._last_stage)
+        self._verdict = Verdict()
+        self._vigil = Vigil(self.signs)
+        self._watched_s = 0.0
         self._round = 0
-        self._failed = False
-        self._gave_up = False
-        self._blamed: set[int] = set()
+        self._has_failed = self._gave_up = False
 
     def is_to_tell(self) -> bool:
         """
         Whether a person is to hear of the failure from this rank.
 
         Rank 0 speaks for all. Another one tells of its own fault, unless rank 0 has the same; and
-        all do where rank 0 is at fault itself.
+        all do where rank 0 is at fault itself, or nobody knows who is.
         """
-        if self.rank == 0 or 0 in self._blamed:
+        verdict = self._verdict
+        if self.rank == 0 or 0 in verdict.blamed:
             return True
-        return self.rank in self._blamed and not self._has_rank_0_the_same()
+        if not verdict.blamed:
+            return not verdict.is_stop
+        return self.rank in verdict.blamed and not self._has_rank_0_the_same()
 
     def _has_rank_0_the_same(self) -> bool:
         deadline = time.monotonic() + MOMENT_S
         while time.monotonic() < deadline:
-            words = {word.rank: word.text for word in self._words()}
-            if 0 in words:
-                return words[0] == words.get(self.rank)
+            texts = {word.rank: word.text for word in self._words.said()}
+            if 0 in texts:
+                return texts[0] == texts.get(self.rank)
             time.sleep(0.02)
         return False
 
@@ -116,7 +109,13 @@ class Board:
         """A store for what is no matter of the board, its keys under *name*."""
         from torch.distributed.distributed_c10d import PrefixStore
 
-        return PrefixStore(name, self._bare)
+        # Who waits on a store for long keeps others from using it, so it gets a client of its own.
+        return PrefixStore(name, self._bare.clone() if self.can_watch else self._bare)
+
+    @property
+    def can_watch(self) -> bool:
+        """Whether the others can be watched while a process group is being connected."""
+        return hasattr(self._bare, "clone")
 
     def exchange(self, stage: str, value: Any, *, at_least_s: float = 0.0) -> tuple[Any, ...]:
         """
@@ -132,34 +131,42 @@ class Board:
         """
         self._round += 1
         place = f"{self._round}/{stage}"
+        self.come_to(stage)
         with self._reached():
-            self._store.set(f"at/{self.rank}", json.dumps([self._round, stage]))
             self._store.set(f"{place}/{self.rank}", json.dumps(value))
             if self._store.add(f"{place}/arrived", 1) == self.count:
                 self._store.set(f"{place}/all", "1")
         timeout_s = max(self.timeout_s, at_least_s)
-        self._await(f"{place}/all", timeout_s, lambda: self._who_lacks(place, stage, timeout_s))
+        self._await(
+            f"{place}/all", timeout_s, lambda living: self._late(place, stage, timeout_s, living)
+        )
         with self._reached():
             values = self._store.multi_get([f"{place}/{rank}" for rank in range(self.count)])
         return tuple(json.loads(one) for one in values)
 
-    def tell(self, key: str, value: str = "1") -> None:
-        """Leave *value* under *key*."""
+    def come_to(self, stage: str) -> None:
+        """Leave word that this rank is at *stage*, without waiting for the others."""
         with self._reached():
-            self._store.set(key, value)
+            self._store.set(f"at/{self.rank}", json.dumps([self._round, stage]))
 
-    def wait_for(self, key: str, whom: int, what: str) -> bytes:
+    def tell(self, key: str, value: str = "1") -> None:
+        """Leave *value* under *key*, until the next exchange."""
+        with self._reached():
+            self._store.set(f"{self._round}/{key}", value)
+
+    def wait_for(self, key: str, whom: int, what: str, *, at_least_s: float = 0.0) -> None:
         """
-        What rank *whom* leaves under *key*.
+        Return once rank *whom* has left something under *key*, since the last exchange.
 
         Raises:
             IncompleteRunError: It does not, in time, or one failed. *what* says what it did not do.
         """
-        timeout_s = self.timeout_s
-        self._await(key, timeout_s, lambda: f"rank {whom} did not {what} within {timeout_s:g} s")
-        with self._reached():
-            value: bytes = self._store.get(key)
-        return value
+        timeout_s = max(self.timeout_s, at_least_s)
+
+        def late(_living: set[int]) -> Verdict:
+            return Verdict(text=f"rank {whom} did not {what} within {timeout_s:g} s", blamed={whom})
+
+        self._await(f"{self._round}/{key}", timeout_s, late)
 
     def fail(self, reason: str) -> None:
         """
@@ -167,75 +174,49 @@ class Board:
 
         A rank that gave up waiting has no fault of its own: it tells whom it waited for.
         """
-        if self._failed:
+        if self._has_failed:
             return
-        self._failed = True
-        if not self._gave_up and reason != STOPPED:
-            self._blamed = {self.rank}
-        word = _Word(
-            rank=self.rank,
-            text=reason,
-            is_verdict=self._gave_up,
-            blamed=[] if reason == STOPPED else sorted(self._blamed),
-        )
-        with contextlib.suppress(Exception):
-            number = self._store.add("failures", 1)
-            self._store.set(f"failure/{number}", json.dumps(attrs.asdict(word)))
+        if reason == STOPPED:
+            self._words.say(Word(rank=self.rank, text=reason, kind="stopped"))
+        elif self._gave_up:
+            blamed = sorted(self._verdict.blamed)
+            self._words.say(Word(rank=self.rank, text=reason, kind="verdict", blamed=blamed))
+        else:
+            self._verdict = Verdict(text=reason, blamed={self.rank})
+            self._words.say(Word(rank=self.rank, text=reason, kind="fault", blamed=[self.rank]))
+        self._has_failed = True
 
     def report(self) -> str:
-        """
-        What has become of the ranks, now that one has failed: waits for those that can still say.
-
-        What ranks say of themselves comes before what others say of them, and silence after both.
-        """
-        with contextlib.suppress(Exception):
-            self._store.set(f"alive/{self.rank}", "1")
-        deadline = time.monotonic() + GRACE_S
-        words, silent = self._words(), self._silent()
-        while silent and time.monotonic() < deadline:
-            if any(word.blamed for word in words):
-                deadline = min(deadline, time.monotonic() + MOMENT_S)
-            time.sleep(0.05)
-            words, silent = self._words(), self._silent()
-        text, blamed = self._judge(words, silent)
-        self._blamed = {*blamed}
-        return text
-
-    def _silent(self) -> list[int]:
-        """The ranks that have not said anything since one has failed."""
-        spoken = {word.rank for word in self._words()} | {self.rank}
-        with contextlib.suppress(Exception):
-            return [
-                rank
-                for rank in range(self.count)
-                if rank not in spoken and not self._store.check([f"alive/{rank}"])
-            ]
-        return []
-
-    def _judge(
-        self, words: "Sequence[_Word]", silent: Sequence[int]
-    ) -> tuple[str, Collection[int]]:
-        """What went wrong, and whose fault it is."""
-        faults = [word for word in words if word.blamed and not word.is_verdict]
-        verdicts = [word for word in words if word.blamed and word.is_verdict]
-        if faults:
-            lines = {f"rank {word.rank}: {word.text}": word.rank for word in faults}
-            return "; ".join(sorted(lines)), {word.rank for word in faults}
-        if verdicts:
-            return verdicts[0].text, verdicts[0].blamed
-        if silent:
-            return self._silence(silent), silent
-        stopped = [word.rank for word in words] or [self.rank]
-        return f"{named(stopped)}: {STOPPED}", ()
+        """What has become of the ranks, now that one has failed."""
+        self._verdict = self._words.verdict()
+        return self._verdict.text
 
     def lost(self, why: str) -> IncompleteRunError:
-        """The error of a rank that lost another one: what that says of its end, or else *why*."""
-        deadline = time.monotonic() + MOMENT_S
-        while time.monotonic() < deadline:
-            if any(word.blamed for word in self._words()):
-                return self._giving_up(self.report())
-            time.sleep(0.02)
-        return self._giving_up(why)
+        """
+        The error of a rank that cannot go on with the others, all of whom were on their way.
+
+        It says what they say of it, who gives no sign, or who is not where this one is. Where
+        nobody knows it says *why*.
+        """
+        try:
+            self.report()
+            if not self._verdict.blamed:
+                self._verdict = self._behind(why)
+        except IncompleteRunError as unreachable:
+            return unreachable
+        return self._giving_up()
+
+    def watch(self) -> None:
+        """
+        See that none of the others has failed, or is gone, while what waits for them cannot.
+
+        Raises:
+            IncompleteRunError: One has, or is; the text names it.
+        """
+        self._heed()
+        if time.monotonic() - self._watched_s >= WATCH_S:
+            self._watched_s = time.monotonic()
+            self._see_to(self._vigil, {*range(self.count)})
 
     def claim(self) -> None:
         """
@@ -251,93 +232,116 @@ class Board:
                 f"{claims} processes were started as rank {self.rank}: give each a RANK of its own"
             )
 
-    def part(self) -> None:
+    def part(self, *, within_s: float = FAREWELL_S) -> None:
         """
         Leave the board. Rank 0, which may be its host, goes last.
 
         Whatever goes wrong with that is no matter any more.
+
+        Args:
+            within_s: How long rank 0 waits for the others. Unit: s.
         """
         with contextlib.suppress(Exception):
             if self.rank:
                 self._store.set(f"bye/{self.rank}", "1")
-                return
-            byes = [f"bye/{rank}" for rank in range(1, self.count)]
-            deadline = time.monotonic() + FAREWELL_S
-            while byes and not self._store.check(byes) and time.monotonic() < deadline:
-                time.sleep(0.01)
+            elif not self._is_hosted_elsewhere:
+                self._wait_for_byes(time.monotonic() + within_s)
+        self.signs.end()
 
-    def _silence(self, silent: Sequence[int]) -> str:
-        where = "" if len(silent) > 1 else f", last at {self._last_stage(silent[0])}"
-        return (
-            f"{named(silent)}: no sign of life{where}: killed, out of memory, or hanging; see its "
-            "own output"
-        )
+    @property
+    def _is_hosted_elsewhere(self) -> bool:
+        """Whether the launcher is the host of the board, which then outlives its ranks."""
+        return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+    def _wait_for_byes(self, deadline_s: float) -> None:
+        byes = [f"bye/{rank}" for rank in range(1, self.count)]
+        while byes and not self._store.check(byes) and time.monotonic() < deadline_s:
+            time.sleep(0.01)
 
     def _last_stage(self, rank: int) -> str:
-        with contextlib.suppress(Exception):
-            if self._store.check([f"at/{rank}"]):
-                return _in_words(json.loads(self._store.get(f"at/{rank}"))[1])
-        return "being launched"
+        return _stage_of(self._places().get(rank))
 
-    def _words(self) -> "list[_Word]":
-        """What each rank that has failed says, in the order in which they did."""
-        words: dict[int, _Word] = {}
+    def _places(self) -> dict[int, tuple[int, str]]:
+        """Round and stage that each rank has come to, as far as that is known."""
+        keys = {f"at/{rank}": rank for rank in range(self.count)}
         with contextlib.suppress(Exception):
-            number = 1
-            while self._store.check([f"failure/{number}"]):
-                word = _Word(**json.loads(self._store.get(f"failure/{number}")))
-                words.setdefault(word.rank, word)
-                number += 1
-        return [*words.values()]
+            there = self._store.present([*keys])
+            values = map(json.loads, self._store.multi_get(there) if there else [])
+            return {keys[key]: (at[0], at[1]) for key, at in zip(there, values, strict=True)}
+        return {}
 
-    def _await(self, key: str, timeout_s: float, late: Callable[[], str]) -> None:
+    def _await(self, key: str, timeout_s: float, late: Callable[[set[int]], Verdict]) -> None:
         # The store's own wait would print a warning for each time that it ends without the key.
         began = time.monotonic()
+        vigil = Vigil(self.signs)
         while not self._is_told(key):
             waited_s = time.monotonic() - began
-            if self._words():
-                raise self._giving_up(self.report()) from None
+            # Rank 0 waits for all, and the others for what it then says.
+            self._see_to(vigil, {*range(self.count)} if self.rank == 0 else {0})
             if waited_s >= timeout_s:
-                raise self._giving_up(late()) from None
+                self._verdict = late(vigil.living())
+                raise self._giving_up() from None
             self._heed()
             time.sleep(min(LEAST_WAIT_S + waited_s / 10, MOST_WAIT_S))
+
+    def _see_to(self, vigil: Vigil, ranks: set[int]) -> None:
+        """Give up where a rank has said that it failed, or one of *ranks* gives no sign of life."""
+        if self._words.said():
+            self.report()
+            raise self._giving_up() from None
+        with self._reached():
+            vigil.look()
+        if gone := vigil.gone() & ranks:
+            self._verdict = Verdict(text=self._words.silence(gone), blamed=gone)
+            raise self._giving_up() from None
 
     def _is_told(self, key: str) -> bool:
         with self._reached():
             told: bool = self._store.check([key])
         return told
 
-    def _giving_up(self, why: str) -> IncompleteRunError:
+    def _giving_up(self) -> IncompleteRunError:
         self._gave_up = True
-        return IncompleteRunError(why)
+        return IncompleteRunError(self._verdict.text)
 
-    def _who_lacks(self, place: str, stage: str, timeout_s: float) -> str:
-        """Who has not come to *stage*, and where each was last."""
+    def _late(self, place: str, stage: str, timeout_s: float, living: set[int]) -> Verdict:
+        """Who has not come to *stage*, and where each was last; *living* have given signs."""
+        keys = {f"{place}/{rank}": rank for rank in range(self.count)}
         with self._reached():
-            missing = [r for r in range(self.count) if not self._store.check([f"{place}/{r}"])]
-        self._blamed |= {*missing}
+            there = {*self._store.present([*keys])}
+        missing = [rank for key, rank in keys.items() if key not in there]
         if not missing:
-            return f"all ranks came to {_in_words(stage)}, but not in time"
-        elsewhere = [rank for rank in missing if self._is_elsewhere(rank)]
+            return Verdict(text=f"all ranks came to {_in_words(stage)}, but not in time")
+        places = self._places()
+        elsewhere = [rank for rank in missing if places.get(rank, _NOWHERE)[0] >= self._round]
         if elsewhere:
-            rank = elsewhere[0]
-            return (
-                f"{named(elsewhere)} came to {self._last_stage(rank)} where rank {self.rank} came "
-                f"to {_in_words(stage)}: every rank must call warm_up, window and keep alike"
+            text = (
+                f"{named(elsewhere)} came to {_in_words(places[elsewhere[0]][1])} where rank "
+                f"{self.rank} came to {_in_words(stage)}: every rank must call warm_up, window and "
+                "keep alike"
             )
-        last = "; ".join(f"rank {rank} was last at {self._last_stage(rank)}" for rank in missing)
-        return (
-            f"{named(missing)} did not come to {_in_words(stage)} within {timeout_s:g} s ({last}): "
-            "hanging, killed, or slower than ranks wait for each other (--rank-timeout, timeout_s)"
-        )
+        else:
+            killed = "" if living.issuperset(missing) else ", killed"
+            text = (
+                f"{named(missing)} did not come to {_in_words(stage)} within {timeout_s:g} s "
+                f"({_last(missing, places)}): hanging{killed}, or slower than ranks wait for each "
+                "other (--rank-timeout, timeout_s)"
+            )
+        return Verdict(text=text, blamed=missing)
 
-    def _is_elsewhere(self, rank: int) -> bool:
-        """Whether *rank* is in the same round as this one, at another stage."""
-        with contextlib.suppress(Exception):
-            if self._store.check([f"at/{rank}"]):
-                at_round = json.loads(self._store.get(f"at/{rank}"))[0]
-                return bool(at_round >= self._round)
-        return False
+    def _behind(self, why: str) -> Verdict:
+        """Who is not yet where this rank is, which cannot go on, and says *why*."""
+        with self._reached():
+            self._store.check([f"at/{self.rank}"])
+        places = self._places()
+        own = _order(places.get(self.rank, _NOWHERE))
+        ranks = range(self.count)
+        behind = [rank for rank in ranks if _order(places.get(rank, _NOWHERE)) < own]
+        if not behind:
+            return Verdict(text=why)
+        where = _in_words(places[self.rank][1])
+        text = f"{named(behind)} did not come to {where} ({_last(behind, places)}): {why}"
+        return Verdict(text=text, blamed=behind)
 
     @contextlib.contextmanager
     def _reached(self) -> Iterator[None]:
@@ -351,11 +355,36 @@ class Board:
             raise self._unreachable(f"{type(fault).__name__}: {words}") from fault
 
     def _unreachable(self, why: str) -> IncompleteRunError:
-        self._blamed.add(0)
-        return self._giving_up(
-            f"the store of the ranks cannot be reached any more: {why}; the launcher, or the "
-            "machine of rank 0, is gone"
-        )
+        # Its host may have said why it left.
+        self._verdict = self._words.judged()
+        if not self._verdict.blamed:
+            self._verdict = Verdict(
+                text=f"the store of the ranks cannot be reached any more: {why}; the launcher, or "
+                "the machine of rank 0, is gone",
+                blamed={0},
+            )
+        return self._giving_up()
+
+
+def _order(place: tuple[int, str]) -> tuple[int, int]:
+    """What tells whether one place comes before another one."""
+    in_round, stage = place
+    return in_round, [*STAGES].index(stage) if stage in STAGES else -1
+
+
+def _last(ranks: Iterable[int], places: Mapping[int, tuple[int, str]]) -> str:
+    """Where each of *ranks* was last."""
+    by_stage: dict[str, list[int]] = {}
+    for rank in ranks:
+        by_stage.setdefault(_stage_of(places.get(rank)), []).append(rank)
+    return "; ".join(
+        f"{named(those)} {'was' if len(those) == 1 else 'were'} last at {stage}"
+        for stage, those in by_stage.items()
+    )
+
+
+def _stage_of(place: tuple[int, str] | None) -> str:
+    return "being launched" if place is None else _in_words(place[1])
 
 
 def _in_words(stage: str) -> str:

@@ -9,7 +9,7 @@ import functools
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from llem.errors import IncompleteRunError
@@ -86,6 +86,10 @@ class LocalStore:
         self._values[key] = str(int(self._values.get(key, "0")) + number)
         return int(self._values[key])
 
+    def append(self, key: str, value: str) -> None:
+        """Put *value* behind what is there."""
+        self._values[key] = self._values.get(key, "") + value
+
 
 class PatientStore:
     """
@@ -106,6 +110,15 @@ class PatientStore:
 
     def __getattr__(self, name: str) -> Any:
         return functools.partial(self._call, getattr(self._store, name))
+
+    def present(self, keys: Sequence[str]) -> list[str]:
+        """Those of *keys* that are there: one question where all are, few where most are."""
+        if not keys or self.check(keys):
+            return [*keys]
+        if len(keys) == 1:
+            return []
+        middle = len(keys) // 2
+        return self.present(keys[:middle]) + self.present(keys[middle:])
 
     def _call(self, method: Callable[..., Any], *given: Any) -> Any:
         if self._is_gone:

@@ -1,7 +1,7 @@
 """What a rank has once it has met the others."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,10 @@ from llem.distributed.errand import LocalStore, within
 from llem.distributed.launch import Launch
 from llem.errors import BackendError, IncompleteRunError
 from llem.protocols import Clock
+from llem.store import Spool
+
+MANY_TURNS_S = 3600.0
+"""How long ranks wait at least where rank 0 has to do with each of them in turn. Unit: s."""
 
 _JOINS = [0]
 """How often this process has met others: those of one run have all done so equally often."""
@@ -30,14 +34,20 @@ class Joined:
         channel: What passes between them. None: this process is alone.
         run_id: Unique name of the run.
         clock_of: What tells the clock of each rank from others. Empty: not known.
-        first_root: Where rank 0 keeps results.
+        places: Where each rank leaves what it measured, as ``machine:folder``.
     """
 
     board: Board
     channel: Channel | None
     run_id: str
     clock_of: tuple[str, ...]
-    first_root: str
+    places: tuple[str, ...]
+
+    def beside(self, ranks: Sequence[int]) -> str:
+        """The places of *ranks* that are not that of this one, in words. Empty: there are none."""
+        own = self.places[self.board.rank]
+        others = dict.fromkeys(self.places[rank] for rank in ranks)
+        return ", ".join(place for place in others if place != own)
 
     def speaker_of(self, rank: int) -> int:
         """The lowest rank with the clock of *rank*, which compares it for all of them."""
@@ -55,7 +65,8 @@ class Joined:
                 board.tell(f"clock/{rank}")
                 clocks.answer(_Line(channel, rank), clock.monotonic)
         elif board.rank in others:
-            board.wait_for(f"clock/{board.rank}", 0, "compare the clocks")
+            # The others have their turn before.
+            board.wait_for(f"clock/{board.rank}", 0, "compare the clocks", at_least_s=MANY_TURNS_S)
             return clocks.ask(_Line(channel, 0), clock.monotonic)
         return None
 
@@ -99,7 +110,9 @@ def meet(launch: Launch, timeout_s: float, heed: Callable[[], None]) -> Board:
     prefix = f"llem/{launch.attempt}/{_JOINS[0]}"
     # What torch itself gives up after its timeout is told better by its own error.
     store = within(timeout_s + ANSWER_S, lambda: _store(launch, timeout_s), heed)
-    return Board(PrefixStore(prefix, store), launch.rank, launch.world_size, timeout_s, heed)
+    board = Board(PrefixStore(prefix, store), launch.rank, launch.world_size, timeout_s, heed)
+    board.signs.begin()
+    return board
 
 
 def join(board: Board, launch: Launch, root: str, heed: Callable[[], None]) -> Joined:
@@ -118,14 +131,22 @@ def join(board: Board, launch: Launch, root: str, heed: Callable[[], None]) -> J
     """
     board.claim()
     name = f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}_{secrets.token_hex(6)}"
-    told = board.exchange("join", [name, measure.clock_identity(), root])
+    machine, _ = measure.identity()
+    told = board.exchange("join", [name, measure.clock_identity(), machine, root])
+    run_id = str(told[0][0])
     return Joined(
         board=board,
-        channel=None if launch.is_alone else Channel(launch, board, heed),
-        run_id=told[0][0],
-        clock_of=tuple(clock for _, clock, _ in told),
-        first_root=told[0][2],
+        channel=None if launch.is_alone else Channel(board, heed),
+        run_id=run_id,
+        clock_of=tuple(clock for _, clock, *_ in told),
+        places=tuple(_place(machine, root, run_id) for _, _, machine, root in told),
     )
+
+
+def _place(machine: str, root: str, run_id: str) -> str:
+    """Where a rank leaves what it measured. The path may be no Unicode."""
+    place = f"{machine}:{Spool.of(root, run_id).folder}"
+    return place.encode("utf-8", "backslashreplace").decode()
 
 
 def _store(launch: Launch, timeout_s: float) -> Any:

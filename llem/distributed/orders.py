@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
-STOPPED = "stopped by its launcher"
+STOPPED = "stopped by the launcher"
 """What a rank says that was told to end, which is hardly ever where the fault lies."""
 
 

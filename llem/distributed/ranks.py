@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from llem.codec import measurement_config_hash
 from llem.completeness import named
-from llem.distributed.board import Board
+from llem.distributed.board import FAREWELL_S, Board
 from llem.distributed.ending import finish
 from llem.distributed.joined import Joined, join, meet
 from llem.distributed.launch import Launch, launched
 from llem.distributed.orders import STOPPED, Orders, StopOrderError
 from llem.distributed.transfer import bring_together
+from llem.distributed.words import GRACE_S
 from llem.domain.conditions import Conditions
 from llem.domain.process import RawProcessResult
 from llem.domain.spool import RunManifest
@@ -92,7 +93,8 @@ class Ranks(Peers):
         self._board: Board | None = None
         self._joined: Joined | None = None
         self._kept: StoredResult | None = None
-        self._has_left = self._is_over = False
+        self._kept_at = ""
+        self._has_left = self._is_over = self._is_parted = False
 
     @property
     def index(self) -> int:
@@ -113,6 +115,7 @@ class Ranks(Peers):
             self._board = meet(self._launch, self._timeout_s, heed)
             self._joined = join(self._board, self._launch, str(self._root), heed)
             ResultStore(self._root).check_writable()
+            self._spool.check_writable()
             self._leaving = leaving.pop_all()
         return self
 
@@ -163,9 +166,16 @@ class Ranks(Peers):
         Raises:
             IncompleteRunError: One of them is gone.
         """
-        channel = self._ready().channel
-        if channel is not None:
-            channel.align(device)
+        joined = self._ready()
+        joined.board.come_to("align")
+        why = joined.channel.align(device) if joined.channel else None
+        joined.board.come_to("window")
+        if why is not None and self.index == 0:
+            warnings.warn(
+                f"only the hosts begin together, for nccl cannot reach their GPUs: {why}",
+                LlemWarning,
+                stacklevel=2,
+            )
 
     def hand_over(
         self,
@@ -186,6 +196,7 @@ class Ranks(Peers):
             num_processes=self.count,
             measurement_config_hash=measurement_config_hash(process.effective_config),
             llem_version=llem_version(),
+            places=self._ready().places,
         )
         try:
             self._at_work.enter_context(self._spool.taking_part(manifest, wait_s=LOCK_S))
@@ -195,10 +206,10 @@ class Ranks(Peers):
             shelter = Spool.of(tempfile.mkdtemp(prefix="llem-"), manifest.run_id)
             shelter.begin(manifest)
             shelter.leave(process, conditions, timeseries)
-            first = Spool.of(self._ready().first_root, manifest.run_id).folder
             raise StoreWriteError(
                 f"{error}; what rank {self.index} measured was put into {shelter.folder}: copy its "
-                f"files into {first} of rank 0, and call `llem aggregate` there"
+                f"files into {manifest.places[0]}, where rank 0 leaves its own, and call `llem "
+                "aggregate` there"
             ) from None
 
     def keep(self) -> StoredResult | None:
@@ -222,7 +233,8 @@ class Ranks(Peers):
         if self.index == 0:
             store = ResultStore(self._root, max_json_bytes=MAX_MEASURED_BYTES)
             self._kept = finish(self._spool, store)
-        joined.board.exchange("kept", None, at_least_s=PUTTING_S)
+        where = None if self._kept is None else os.fspath(self._kept.path)
+        self._kept_at = joined.board.exchange("kept", where, at_least_s=PUTTING_S)[0]
         self._spool.remove()
         self._is_over = True
         return self._kept
@@ -253,9 +265,13 @@ class Ranks(Peers):
         return [rank for rank in range(self.count) if self._spool.is_marked(rank)]
 
     def _ready(self) -> Joined:
-        if self._joined is None:
-            raise IncompleteRunError("the ranks have not met yet: use `with Ranks(...)`")
-        return self._joined
+        if self._joined is not None:
+            return self._joined
+        if self._is_parted:
+            raise IncompleteRunError(
+                "the ranks have parted: measure, and call keep(), inside the block of `with Ranks`"
+            )
+        raise IncompleteRunError("the ranks have not met yet: use `with Ranks(...)`")
 
     def _leave(
         self,
@@ -264,34 +280,52 @@ class Ranks(Peers):
         _trace: TracebackType | None,
     ) -> None:
         """On the way out: tell the others what went wrong here, and say what became of them."""
-        if error is None:
-            joined = self._ready()
-            if joined.channel is not None:
-                joined.channel.close()
-            joined.board.part()
-            if self._has_left and not self._is_over and self.index == 0:
-                warnings.warn(
-                    f"what the ranks measured was not kept: call keep() in each of them; "
-                    f"{self._where()}",
-                    LlemWarning,
-                    stacklevel=4,
-                )
-            self._joined = None
+        try:
+            if error is None:
+                self._leave_well()
+            else:
+                self._leave_for(error)
+        finally:
+            if self._joined is not None and self._joined.channel is not None:
+                self._joined.channel.close()
+            if self._board is not None:
+                # Who failed has said so, and it is known to those who wait.
+                self._board.part(within_s=FAREWELL_S if error is None else GRACE_S)
+            self._joined, self._is_parted = None, True
+
+    def _leave_well(self) -> None:
+        if self._is_over:
             return
+        self.fail(
+            "left the block of its Ranks without keep(): every rank must call it"
+            if self._has_left
+            else "left the block of its Ranks before the run was over: every rank must measure, "
+            "and call keep()"
+        )
+        if self._has_left and self.index == 0:
+            warnings.warn(
+                f"what the ranks measured was not kept: call keep() in each of them; "
+                f"{self._where()}",
+                LlemWarning,
+                stacklevel=5,
+            )
+
+    def _leave_for(self, error: BaseException) -> None:
         self.fail(reason_of(error))
         if isinstance(error, StopOrderError):
             report = (
                 self._board.report()
                 if self._board
-                else f"rank {self.index} was {STOPPED} before it had met the others"
+                else f"rank {self.index}: {STOPPED}, before it had met the others"
             )
             raise self._noted(IncompleteRunError(report)) from None
         self._noted(error)
 
     def _noted(self, error: BaseException) -> BaseException:
         """*error*, with a word on what is left of the run."""
-        if self._kept is not None:
-            error.add_note(f"the result was kept at {self._kept.path}")
+        kept_at = self._kept_at or (self._kept and self._kept.path)
+        if kept_at:
+            error.add_note(f"the result was kept at {kept_at}")
         elif self._joined is not None and self._left():
             error.add_note(self._where())
         return error
@@ -299,7 +333,13 @@ class Ranks(Peers):
     def _where(self) -> str:
         """Where that is which ranks have left, and what makes a result of it."""
         left, folder = self._left(), self._spool.folder
-        advice = f"`llem aggregate {folder}` makes a result of it"
-        if len(left) < self.count:
-            advice += " once the others' is there, or without theirs with --allow-incomplete"
-        return f"what {named(left)} measured is kept in {folder}: {advice}"
+        if len(left) == self.count:
+            return f"what they measured is kept in {folder}: `llem aggregate {folder}` finishes it"
+        missing = [rank for rank in range(self.count) if rank not in left]
+        elsewhere = self._ready().beside(missing)
+        copied = f", copied from {elsewhere}," if elsewhere else ""
+        return (
+            f"what {named(left)} measured is kept in {folder}: `llem aggregate {folder}` finishes "
+            f"it once that of {named(missing)}{copied} is there, or without it "
+            "(--allow-incomplete)"
+        )

@@ -6,6 +6,7 @@ from operator import itemgetter
 
 from llem.distributed.board import Board
 from llem.distributed.channel import Channel
+from llem.distributed.joined import MANY_TURNS_S
 from llem.errors import IncompleteRunError
 from llem.store import Spool
 
@@ -21,17 +22,18 @@ def bring_together(board: Board, channel: Channel | None, spool: Spool) -> None:
         StoreWriteError: There is no room for it at rank 0.
     """
     board.exchange("left", None)
-    away = [rank for rank in range(board.count) if not spool.is_marked(rank)]
-    if board.rank == 0 and 0 in away:
+    ranks = range(board.count) if board.rank == 0 else ()
+    away = [rank for rank in ranks if not spool.is_marked(rank)]
+    if 0 in away:
         raise IncompleteRunError(
-            f"rank 0 left nothing in {spool.folder}: leave an Experiment with peers= these ranks, "
+            f"nothing was left in {spool.folder}: leave an Experiment with peers= these ranks, "
             "then call keep(); where you did, the folder was removed since"
         )
-    wanted = board.exchange("bring", away if board.rank == 0 else None)[0]
+    wanted = board.exchange("bring", away)[0]
     if channel is not None:
         for rank in wanted:
             _bring(rank, board, channel, spool)
-    board.exchange("brought", None)
+    board.exchange("brought", None, at_least_s=MANY_TURNS_S)
 
 
 def _bring(rank: int, board: Board, channel: Channel, spool: Spool) -> None:
@@ -40,7 +42,7 @@ def _bring(rank: int, board: Board, channel: Channel, spool: Spool) -> None:
         for name, parts in groupby(_received(rank, channel), key=itemgetter(0)):
             spool.take(name, (chunk for _, chunk in parts))
     elif board.rank == rank:
-        board.wait_for(f"send/{rank}", 0, "ask for what this one left")
+        board.wait_for(f"send/{rank}", 0, "ask for what this one left", at_least_s=MANY_TURNS_S)
         _send(rank, channel, spool)
 
 

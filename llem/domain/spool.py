@@ -28,6 +28,7 @@ class RunManifest(Record):
         num_processes: Processes that the run is made of.
         measurement_config_hash: Hash of their configuration.
         llem_version: The llem that measures.
+        places: Where each process leaves what it measured, as ``machine:folder``. Empty: not known.
     """
 
     schema_version: Literal["2.0"] = SCHEMA_VERSION
@@ -36,6 +37,15 @@ class RunManifest(Record):
     num_processes: int = between(1, MAX_PROCESSES)
     measurement_config_hash: str = text(r"[0-9a-f]{16}", "16 lower-case hex digits")
     llem_version: str | None = None
+    places: tuple[str, ...] = ()
+
+    def check_whole(self) -> None:
+        """Refuse places of more or fewer processes."""
+        if len(self.places) not in (0, self.num_processes):
+            raise ResultValidationError(
+                f"places must be {self.num_processes}, or none, got {len(self.places)}",
+                field="places",
+            )
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)

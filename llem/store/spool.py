@@ -78,6 +78,9 @@ CHUNK_BYTES: Final = 2**20
 _LOOK_S = 0.05
 """How long one waits for others who only look whether a run is at work. Unit: s."""
 
+_TRIES = 10
+"""How often the folder is made anew where others take away the one that it is to lie in."""
+
 _ADVICE = {
     errno.EEXIST: "give each run a name, and each of its processes a rank, of its own",
     errno.ENOENT: "begin the run first",
@@ -130,6 +133,22 @@ class Spool:
         parent = self.folder.parent
         return parent.parent if parent.name == STATE_NAME else parent
 
+    def check_writable(self) -> None:
+        """
+        See that the folder can be made, before a long run and not after it. None is left.
+
+        Raises:
+            StoreWriteError: It cannot.
+        """
+        with self._writing("nothing can be written there"):
+            try:
+                # Who removed it meanwhile could write there too.
+                with contextlib.suppress(FileNotFoundError):
+                    self._make_folder()
+            finally:
+                remove_empty(str(self.folder))
+                remove_empty(str(self.folder.parent))
+
     def begin(self, manifest: RunManifest) -> None:
         """
         Make the folder, and write down which run it is of. Every process of the run may do so.
@@ -143,7 +162,7 @@ class Spool:
                 f"{self.folder}: is the spool of run {self.run_id!r}, not of {manifest.run_id!r}"
             )
         made: Made = []
-        with self._writing("the run was not begun"):
+        with self._writing("nothing of the run was written there"):
             self._make_folder()
             try:
                 self._add(RUN_NAME, record_to_json(manifest), made)
@@ -225,7 +244,7 @@ class Spool:
         digests = {name: sha256(content) for name, content in files.items()}
         marker = Marker(run_id=self.run_id, process_index=index, files=digests)
         vouching = {file_name(index, MARKER): self._document(marker)}
-        self._keep(f"process {index} left nothing", [files, vouching])
+        self._keep(f"nothing of process {index} was left there", [files, vouching])
 
     def manifest(self) -> RunManifest:
         """
@@ -382,14 +401,14 @@ class Spool:
     def _make_folder(self) -> None:
         root, state, folder = str(self.root), str(self.folder.parent), str(self.folder)
         make_folders(root)
-        for is_last in (False, False, True):
+        for tries_left in reversed(range(_TRIES)):
             try:
                 make_area(state)
                 make_area(folder)
                 break
             except FileNotFoundError:
                 # Another run was the last, and took the empty folder of all states with it.
-                if is_last:
+                if not tries_left:
                     raise
         sync_folder(root)
         sync_folder(state)

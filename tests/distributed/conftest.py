@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -56,6 +57,14 @@ class Launcher:
     folder: Path
     environment: dict[str, str]
 
+    def _write(self, plan: dict[str, Any], name: str) -> Path:
+        """Leave *plan* for the ranks to read."""
+        said = self.folder / "said"
+        said.mkdir(exist_ok=True)
+        file = self.folder / f"{name}.json"
+        file.write_text(json.dumps({"said": str(said), "root": str(self.folder / "root")} | plan))
+        return file
+
     def start(
         self,
         count: int,
@@ -65,10 +74,7 @@ class Launcher:
         within: Sequence[str] = (),
     ) -> "subprocess.Popen[str]":
         """Start *count* ranks that follow *plan*, with *words* for the launcher, *within* it."""
-        said = self.folder / "said"
-        said.mkdir(exist_ok=True)
-        file = self.folder / f"{name}.json"
-        file.write_text(json.dumps({"said": str(said), "root": str(self.folder / "root")} | plan))
+        file = self._write(plan, name)
         where = list(words) or ["--standalone"]
         launcher = [*within, sys.executable, "-m", "torch.distributed.run", *where]
         return subprocess.Popen(
@@ -78,6 +84,30 @@ class Launcher:
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    def apart(self, count: int, **plan: Any) -> list[Ended]:
+        """What *count* ranks come to that nothing but themselves looks after."""
+        file = self._write(plan, "plan")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count)}
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, str(RANK), str(file)],
+                env={**self.environment, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in range(count)
+        ]
+        hanging = {rank for rank, _, how in plan.get("faults", ()) if how == "hang"}
+        ends = {rank: self.end(ranks[rank]) for rank in range(count) if rank not in hanging}
+        for rank in hanging:
+            ranks[rank].kill()
+            ends[rank] = self.end(ranks[rank])
+        return [ends[rank] for rank in range(count)]
 
     def wait_until(self, place: str, *, ranks: int, seconds: float = 120) -> None:
         """Wait for as many *ranks* to come to *place*."""

@@ -19,7 +19,7 @@ import attrs
 import torch
 
 import llem
-from llem.distributed import board
+from llem.distributed import board, signs
 from llem.domain.config import (
     BaselineConfig,
     EnergyConfig,
@@ -140,6 +140,7 @@ def main() -> None:
         misbehave("run" if next(calls) else "warmup")
         return generate(self, batch)
 
+    signs.LOOK_S, signs.SILENT_S = 0.5, PLAN.get("silent_s", signs.SILENT_S)
     board.Board.exchange = exchanging  # type: ignore[method-assign]
     Sleeping.generate = generating  # type: ignore[method-assign]
     if PLAN.get("own_group"):
@@ -148,7 +149,7 @@ def main() -> None:
         with llem.Ranks(root, timeout_s=PLAN.get("timeout_s", 60)) as ranks:
             llem.run_experiment(CONFIG, backend=engine(), peers=ranks, clock=WrongClock())
             misbehave("before keep")
-            kept = ranks.keep()
+            kept = ranks.keep() if RANK not in PLAN.get("keep_not", ()) else None
     except (llem.LlemError, KeyboardInterrupt, RuntimeError) as error:
         told = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
         Path(PLAN["said"], f"{RANK}.txt").write_text(told, "utf-8")
@@ -157,6 +158,7 @@ def main() -> None:
         total = torch.ones(1)
         torch.distributed.all_reduce(total)
         assert total.item() == int(os.environ["WORLD_SIZE"])
+        torch.distributed.destroy_process_group()
     Path(PLAN["said"], f"{RANK}.txt").write_text("kept" if kept else "done", "utf-8")
 
 

@@ -95,7 +95,7 @@ def test_before_and_after(tmp_path) -> None:
         ranks.keep()
     with ranks:
         pass
-    with pytest.raises(IncompleteRunError, match="use `with Ranks"):
+    with pytest.raises(IncompleteRunError, match="have parted: measure, and call keep"):
         ranks.exchange("x", None)
 
 

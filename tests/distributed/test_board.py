@@ -94,7 +94,7 @@ def test_what_a_rank_found_out_is_passed_on() -> None:
 
 def test_silence_is_told_where_nobody_is_at_fault(monkeypatch) -> None:
     """Ranks that were told to end are not to blame."""
-    monkeypatch.setattr("llem.distributed.board.GRACE_S", 0.1)
+    monkeypatch.setattr("llem.distributed.words.GRACE_S", 0.1)
     zero, one, _ = boards(3)
     one.fail(STOPPED)
 

@@ -168,7 +168,7 @@ def test_a_fault_leaves_nothing_of_the_process(root, monkeypatch, at, number):
     monkeypatch.undo()
 
     assert str(one.folder) in str(caught.value)
-    assert "process 1 left nothing" in str(caught.value)
+    assert "nothing of process 1 was left there" in str(caught.value)
     assert os.strerror(number) in str(caught.value)
     assert contents(one.folder) == before
     assert descriptors() == count

@@ -1,0 +1,100 @@
+"""Ranks that no launcher looks after: they find out by themselves what became of the others."""
+
+import time
+
+import pytest
+
+from llem.store import ResultStore
+
+pytestmark = pytest.mark.torch
+
+IN_TIME_S = 45
+"""Time in which all is found out that is not left to the timeout, a minute and a half."""
+
+KILLED = "killed, out of memory, or cut off; see its own output"
+
+
+@pytest.fixture
+def apart(launcher):
+    """Run ranks, and give what each said, once they have all ended in time."""
+
+    def run(count: int, *, in_time: bool = True, **plan):
+        began = time.monotonic()
+        ended = launcher.apart(count, **{"timeout_s": 90, "silent_s": 4} | plan)
+        assert time.monotonic() - began < IN_TIME_S or not in_time
+        return ended[-1].said
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("place", "last"),
+    [
+        ("before join", "being launched"),
+        ("after join", "the start of the run"),
+        ("before clock", "the begin of the measured window"),
+        ("after clocks", "comparing clocks"),
+        ("run", "the measured window"),
+        ("before end", "the measured window"),
+        ("before left", "comparing clocks"),
+    ],
+)
+def test_who_was_killed_is_named(apart, root, place, last) -> None:
+    """With where it was last, and in far less than the timeout."""
+    said = apart(3, faults=[[1, place, "kill"]])
+
+    assert sorted(said) == [0, 2]
+    for text in said.values():
+        assert text.startswith(f"IncompleteRunError: rank 1: no sign of life, last at {last}")
+        assert KILLED in text
+    assert len(ResultStore(root)) == 0
+
+
+@pytest.mark.parametrize("place", ["after join", "after clocks", "run"])
+def test_the_host_of_the_board_was_killed(apart, place) -> None:
+    """What they meet at goes with it."""
+    said = apart(3, faults=[[0, place, "kill"]])
+
+    assert sorted(said) == [1, 2]
+    for text in said.values():
+        assert "the machine of rank 0, is gone" in text or text.startswith(
+            "IncompleteRunError: rank 0: no sign of life"
+        )
+
+
+def test_the_host_of_the_board_says_why_it_leaves(apart) -> None:
+    """It stays until the others have heard it."""
+    said = apart(3, faults=[[0, "before end", "raise"]])
+
+    told = "IncompleteRunError: rank 0: RuntimeError: the engine broke"
+    assert said[0].startswith("RuntimeError: the engine broke")
+    assert [said[1][: len(told)], said[2][: len(told)]] == [told] * 2
+
+
+@pytest.mark.parametrize("place", ["after clocks", "run"])
+def test_who_hangs_is_named(apart, place) -> None:
+    """It gives signs of life, and is not called dead."""
+    said = apart(3, faults=[[1, place, "hang"]], timeout_s=8, in_time=False)
+
+    for rank in (0, 2):
+        assert said[rank].startswith("IncompleteRunError: rank 1 did not come to ")
+        assert "killed" not in said[rank]
+
+
+def test_who_was_told_to_end_blames_nobody(apart) -> None:
+    """The others are in the middle of their work, and alive."""
+    said = apart(2, faults=[[1, "run", "terminate"]], slower={"0": 50}, n=12)
+
+    assert said[1].startswith("IncompleteRunError: rank 1: stopped by the launcher")
+    assert said[0].startswith("IncompleteRunError: rank 1: stopped by the launcher")
+
+
+def test_one_who_does_not_keep_is_noticed(apart) -> None:
+    """At once, and by what it did."""
+    said = apart(2, keep_not=[1])
+
+    assert said[1] == "done"
+    assert said[0].startswith(
+        "IncompleteRunError: rank 1: left the block of its Ranks without keep(): every rank must "
+        "call it; what they measured is kept in"
+    )
