@@ -1,8 +1,7 @@
 """Whether the processes of a run have all left what they measured, whole, and of this run."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator
 
 import attrs
 
@@ -16,6 +15,7 @@ from llem.domain.spool import (
     Marker,
     RunManifest,
     file_name,
+    named,
 )
 
 
@@ -33,12 +33,14 @@ class Problem:
             its marker. not_vouched: its marker does not name a file. file_missing: its marker names
             a file that is not there. digest: a file is not what was written. experiment, config:
             its record is of another experiment, or another configuration.
-        text: What is wrong, and what to do.
+        text: What is wrong.
+        advice: What to do about it, where that is not plain.
     """
 
     process_index: int
     kind: str
     text: str
+    advice: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -63,16 +65,25 @@ class Completeness:
         return not self.problems
 
     @property
+    def missing(self) -> tuple[int, ...]:
+        """The processes of the run that are not whole."""
+        usable = {*self.usable}
+        return tuple(index for index in range(self.num_processes) if index not in usable)
+
+    @property
     def lines(self) -> tuple[str, ...]:
         """Every problem, with the processes that have it."""
-        by_text: dict[str, list[int]] = {}
+        return self._told(lambda problem: problem.text)
+
+    def _told(self, words: Callable[[Problem], str]) -> tuple[str, ...]:
+        by_words: dict[str, list[int]] = {}
         for problem in self.problems:
-            by_text.setdefault(problem.text, []).append(problem.process_index)
-        return tuple(f"{named(indices)}: {text}" for text, indices in by_text.items())
+            by_words.setdefault(words(problem), []).append(problem.process_index)
+        return tuple(f"{named(indices)}: {said}" for said, indices in by_words.items())
 
     def __str__(self) -> str:
         """
-        Every problem, with the processes that have it, in a line each.
+        Every problem, with the processes that have it and what to do, in a line each.
 
         >>> def died(index):
         ...     return Problem(process_index=index, kind="missing", text="left nothing")
@@ -82,7 +93,7 @@ class Completeness:
         """
         count = len(self.usable)
         lines = [f"{count} of {self.num_processes} processes {'is' if count == 1 else 'are'} whole"]
-        lines += self.lines
+        lines += self._told(lambda one: ": ".join(filter(None, [one.text, one.advice])))
         return "\n  ".join(line.replace("\n", "\n  ") for line in lines)
 
 
@@ -97,9 +108,9 @@ def check_completeness(manifest: RunManifest, found: Iterable[Found]) -> Complet
     by_name = sorted(found, key=lambda one: one.index)
     count = manifest.num_processes
     claims = Counter(index for one in by_name for index in {one.index, one.process_index})
-    named = {one.index for one in by_name}
+    there = {one.index for one in by_name}
     problems = [
-        *(_missing(index) for index in range(count) if index not in named),
+        *(_missing(index, manifest) for index in range(count) if index not in there),
         *(_duplicate(i, n) for i, n in claims.items() if i is not None and n > 1),
         *(problem for one in by_name for problem in _problems(one, manifest)),
     ]
@@ -111,11 +122,13 @@ def check_completeness(manifest: RunManifest, found: Iterable[Found]) -> Complet
     )
 
 
-def _missing(index: int) -> Problem:
+def _missing(index: int, manifest: RunManifest) -> Problem:
+    place = f" into {manifest.places[index]}, to be copied from there" if manifest.places else ""
     return Problem(
         process_index=index,
         kind="missing",
-        text="left nothing: see whether it still measures, and why it died if it does not",
+        text="left nothing",
+        advice=f"see whether it measures still, or left it{place}, or why it died",
     )
 
 
@@ -123,7 +136,8 @@ def _duplicate(index: int, count: int) -> Problem:
     return Problem(
         process_index=index,
         kind="duplicate",
-        text=f"{count} processes say that they are this one: give each a rank of its own",
+        text=f"{count} processes say that they are this one",
+        advice="give each a rank of its own",
     )
 
 
@@ -178,13 +192,3 @@ def _faults_of_files(one: Found, marker: Marker) -> Iterator[tuple[str, str]]:
                 yield "digest", f"the SHA-256 of {what} is not that of what was written"
         elif parts.get(name) not in one.faults:
             yield "file_missing", f"its marker names {what}, and there is no such file"
-
-
-def named(indices: Sequence[int]) -> str:
-    """*indices*, in order, as a message shows them: ``ranks 3, 5-9``."""
-    runs = [
-        [index for _, index in run]
-        for _, run in groupby(enumerate(sorted(set(indices))), lambda pair: pair[1] - pair[0])
-    ]
-    listed = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
-    return f"rank{'s' if len(set(indices)) > 1 else ''} {', '.join(listed)}"

@@ -13,6 +13,7 @@ from llem.domain.conditions import DeviceThrottle, GpuProcess, TemperatureRange
 from llem.domain.energy import DeviceEnergy
 from llem.domain.environment import GPUEnvironment
 from llem.domain.latency import WarmupResult
+from llem.domain.spool import named
 
 MIN_DURATION_S = 60.0
 """Shorter spans leave the counter's refresh and the first seconds' warming a visible share."""
@@ -46,7 +47,8 @@ class Signals:
         prompts: Prompts that ran in it.
         devices: Evidence for each device's energy. Empty: no meter ran.
         not_measured: Why no energy was measured, or not by every process.
-        missing: What is wrong with the processes of the run that are not in the result.
+        processes: How many processes are in the result.
+        missing_processes: Processes of the run that are not, by index.
         gpus: The GPUs that were metered.
         longest_request_s: Latency of the slowest request. Unit: s.
         temperatures: How far each device's temperature moved.
@@ -69,7 +71,8 @@ class Signals:
     prompts: int
     devices: tuple[DeviceEnergy, ...] = ()
     not_measured: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
+    processes: int = 1
+    missing_processes: tuple[int, ...] = ()
     gpus: tuple[GPUEnvironment, ...] = ()
     longest_request_s: float = 0.0
     temperatures: tuple[TemperatureRange, ...] = ()
@@ -110,10 +113,10 @@ def energy_not_measured(signals: Signals) -> Iterator[str]:
 
 def incomplete_run(signals: Signals) -> Iterator[str]:
     """Processes of the run are not in the result."""
-    if signals.missing:
+    if missing := signals.missing_processes:
         yield (
-            f"{'; '.join(map(_line, signals.missing))}; the figures are without them: compare them "
-            "with those of no other run"
+            f"the figures are those of {signals.processes} of {signals.processes + len(missing)} "
+            f"processes, without {named(missing)}: compare them with those of no other run"
         )
 
 

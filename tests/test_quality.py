@@ -118,7 +118,7 @@ def limited(limit_w: float | None, default_w: float | None, capped_s: float) -> 
 
 TRIGGERS: dict[str, dict[str, Any]] = {
     "energy_not_measured": {"devices": (device(energy_j=None),)},
-    "incomplete_run": {"missing": ("rank 1: left nothing",)},
+    "incomplete_run": {"processes": 2, "missing_processes": (1,)},
     "short_duration": {"duration_s": 59.9, "longest_request_s": 0.0},
     "thermal_drift": {"temperatures": (TemperatureRange(uuid="a", low_c=50.0, high_c=60.1),)},
     "throttled": {"throttles": (throttle(throttled_s=1.5, sw_thermal_s=1.5, onsets_s=(12.0,)),)},
@@ -158,7 +158,7 @@ TRIGGERS: dict[str, dict[str, Any]] = {
 
 SAYS: dict[str, tuple[str, str]] = {
     "energy_not_measured": ("H100 (GPU-a)", "check it with `nvidia-smi -q -d POWER`"),
-    "incomplete_run": ("rank 1: left nothing", "compare them with those of no other run"),
+    "incomplete_run": ("2 of 3 processes, without rank 1", "compare them with those of no other"),
     "short_duration": ("59.9 s, less than 60 s", "run more prompts (--num-prompts)"),
     "thermal_drift": ("10.1 °C, from 50 to 60 °C, more than 10 °C", "warm up longer"),
     "throttled": ("for 1.50 s of 60.00 s (2.5%), first 12.00 s into the run", "cooling"),
@@ -360,7 +360,7 @@ def test_warnings_come_in_the_order_of_the_table() -> None:
         temperatures=(TemperatureRange(uuid="a", low_c=0.0, high_c=90.0),),
         throttles=(throttle(throttled_s=1.0, power_cap_s=60.0),),
         foreign_at_end=(process(1),),
-        missing=("rank 1: left nothing",),
+        missing_processes=(1,),
         sampler_notes=("no core",),
         longest_request_s=2.0,
         baseline_notes=("no folder",),

@@ -726,6 +726,7 @@ def test_columns_are_pinned() -> None:
         "e2e_latency_p95_ms",
         "peak_memory_mb",
         "throttled",
+        "num_missing_processes",
     ]
 
 
@@ -790,6 +791,7 @@ def test_a_row_holds_the_values() -> None:
         "e2e_latency_p95_ms": 650.0,
         "peak_memory_mb": 512.5,
         "throttled": None,
+        "num_missing_processes": 0,
     }
 
 

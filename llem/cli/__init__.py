@@ -65,7 +65,7 @@ def status_of(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except (CycloptsError, LlemError, KeyboardInterrupt) as error:
         message, status = _explain(error)
-        if not _all_ranks_met(error):
+        if not ([*arguments[:1]] == ["run"] and _has_rank_beside_met(error)):
             say(message)
     except OSError as error:
         return _give_up_stdout(error)
@@ -91,10 +91,10 @@ def _explain(error: BaseException) -> tuple[str, int]:
     return f"{error}{notes}", WRONG_USAGE if isinstance(error, ConfigError) else FAILED
 
 
-def _all_ranks_met(error: BaseException) -> bool:
-    """Whether each rank of a run has the same to say, and this is not the one that does."""
-    is_later_rank = "WORLD_SIZE" in os.environ and os.environ.get("RANK", "0") != "0"
-    return is_later_rank and isinstance(error, CycloptsError | ConfigError | KeyboardInterrupt)
+def _has_rank_beside_met(error: BaseException) -> bool:
+    """Whether a rank that torchrun has started on this machine, with the same words, tells it."""
+    is_later = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
+    return is_later and isinstance(error, CycloptsError | ConfigError | KeyboardInterrupt)
 
 
 def _version() -> str:

@@ -1,6 +1,7 @@
 """``llem run``: measure a model and keep the result."""
 
 import math
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from llem.cli.output import (
 from llem.cli.progress import no_progress, show_progress
 from llem.cli.status import FAILED
 from llem.distributed import Ranks, launched
+from llem.distributed.ranks import MAX_TIMEOUT_S, TIMEOUT_S
 from llem.domain.config import ExperimentConfig
 from llem.errors import ConfigError, LlemError, StoreWriteError
 from llem.experiment import Experiment
@@ -45,7 +47,7 @@ def run_verb(
     root: Root = DEFAULT_ROOT,
     export_csv: Path | None = None,
     baseline_max_age: float = 0.0,
-    rank_timeout: float = 600.0,
+    rank_timeout: float = TIMEOUT_S,
     as_json: AsJson = False,
 ) -> int:
     """
@@ -66,7 +68,8 @@ def run_verb(
         Take the idle power that an earlier run measured on this machine, where that was at most so
         many seconds ago, instead of measuring it. 0: measure it.
     rank_timeout
-        How long ranks wait for each other, in seconds, before they give up.
+        How long ranks wait for each other, in seconds, before they give up: more than the slowest
+        takes longer than the quickest. One that died is found out sooner.
     export_csv
         CSV file to write the result to as well, over what is there.
     """
@@ -75,9 +78,10 @@ def run_verb(
         raise ConfigError(
             f"--baseline-max-age must be a number of seconds, 0 or more, got {baseline_max_age}"
         )
-    if not 0 < rank_timeout < math.inf:
+    if not 0 < rank_timeout <= MAX_TIMEOUT_S:
         raise ConfigError(
-            f"--rank-timeout must be a number of seconds, more than 0, got {rank_timeout}"
+            f"--rank-timeout must be a number of seconds, more than 0 and up to "
+            f"{MAX_TIMEOUT_S:.0f}, got {rank_timeout}"
         )
     store = writing_store(root)
     if launched() is None:
@@ -86,7 +90,10 @@ def run_verb(
     else:
         with told_by_one(Ranks(root, timeout_s=rank_timeout)) as ranks:
             _check_targets(store, export_csv if ranks.index == 0 else None)
-            of_all = _run_as_rank(ranks, settings, baseline_max_age)
+            if ranks.kept_before is None:
+                of_all = _run_as_rank(ranks, settings, baseline_max_age)
+            else:
+                of_all = _kept_before(store, ranks.kept_before) if ranks.index == 0 else None
         if of_all is None:
             return 0
         kept = of_all
@@ -129,6 +136,13 @@ def _run_as_rank(
         run_experiment(settings, baseline_max_age_s=baseline_max_age, peers=ranks, progress=update)
         update("gather", 0, None)
         return ranks.keep()
+
+
+def _kept_before(store: ResultStore, path: str) -> StoredResult:
+    """What ranks kept, one of which died then, so that the launcher started all again."""
+    return StoredResult(
+        key=os.path.basename(os.path.dirname(path)), path=path, result=store.get(path)
+    )
 
 
 @contextmanager

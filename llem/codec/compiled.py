@@ -186,30 +186,39 @@ def _builder(kind: Any, rules: Mapping[str, Any], plain_of: Callable[[Any], Hook
 def _tuple_builder(kind: Any, rules: Mapping[str, Any], plain_of: Callable[[Any], Hook]) -> Any:
     item, *rest = get_args(kind)
     minimum = rules.get("minimum")
-
-    def floats(value: Any) -> tuple[float, ...]:
-        if value.__class__ is not list or not plain_floats(value, minimum):
-            raise NotPlainError
-        if rest != [...] and len(value) != 1 + len(rest):
-            raise NotPlainError
-        return tuple(value)
-
-    def texts(value: Any) -> tuple[str, ...]:
-        if value.__class__ is not list or not set(map(type, value)) <= {str}:
-            raise NotPlainError
-        return tuple(value)
+    if item is float:
+        length = None if rest == [...] else 1 + len(rest)
+        return _builder_of(lambda value: plain_floats(value, minimum), length)
+    if item is int:
+        return _builder_of(lambda value: _plain_integers(value, minimum))
+    if item is str:
+        return _builder_of(lambda value: set(map(type, value)) <= {str})
+    structure = plain_of(item)
 
     def records(value: Any) -> tuple[Any, ...]:
         if value.__class__ is not list:
             raise NotPlainError
         return tuple(map(structure, value))
 
-    if item is float:
-        return floats
-    if item is str:
-        return texts
-    structure = plain_of(item)
     return records
+
+
+def _builder_of(is_plain: Callable[[list[Any]], bool], length: int | None = None) -> Any:
+    """What makes a tuple of a list that *is_plain*, and of that *length* where one is given."""
+
+    def build(value: Any) -> tuple[Any, ...]:
+        if value.__class__ is not list or not is_plain(value):
+            raise NotPlainError
+        if length is not None and len(value) != length:
+            raise NotPlainError
+        return tuple(value)
+
+    return build
+
+
+def _plain_integers(values: list[Any], minimum: int | None) -> bool:
+    is_plain = set(map(type, values)) <= {int}
+    return is_plain and (minimum is None or not values or min(values) >= minimum)
 
 
 def _utc(value: Any) -> datetime:

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from llem.completeness import named
 from llem.distributed.errand import PatientStore
 from llem.distributed.orders import STOPPED
 from llem.distributed.signs import Signs, Vigil
 from llem.distributed.words import MOMENT_S, Verdict, Word, Words
+from llem.domain.spool import named
 from llem.errors import ConfigError, IncompleteRunError, LlemError
 
 LEAST_WAIT_S, MOST_WAIT_S = 0.001, 0.1
@@ -66,12 +66,21 @@ class Board:
         count: How many there are.
         timeout_s: How long ranks wait for each other. Unit: s.
         heed: Called while something is waited for; it raises where there is an order to end.
+        lasting: The same store where ranks that the launcher starts again find what these left.
     """
 
     def __init__(
-        self, store: Any, rank: int, count: int, timeout_s: float, heed: Callable[[], None]
+        self,
+        store: Any,
+        rank: int,
+        count: int,
+        timeout_s: float,
+        heed: Callable[[], None],
+        *,
+        lasting: Any = None,
     ) -> None:
         self.rank, self.count, self.timeout_s = rank, count, timeout_s
+        self._lasting = store if lasting is None else lasting
         self._bare, self._heed = store, heed
         self._store = PatientStore(store, min(timeout_s, ANSWER_S), heed)
         self.signs = Signs(store, self._store, rank, count)
@@ -87,13 +96,15 @@ class Board:
         Whether a person is to hear of the failure from this rank.
 
         Rank 0 speaks for all. Another one tells of its own fault, unless rank 0 has the same; and
-        all do where rank 0 is at fault itself, or nobody knows who is.
+        all do where rank 0 is at fault and says nothing, or where nobody knows who is.
         """
         verdict = self._verdict
-        if self.rank == 0 or 0 in verdict.blamed:
+        if self.rank == 0:
             return True
         if not verdict.blamed:
             return not verdict.is_stop
+        if 0 in verdict.blamed and all(word.rank for word in self._words.said()):
+            return True
         return self.rank in verdict.blamed and not self._has_rank_0_the_same()
 
     def _has_rank_0_the_same(self) -> bool:
@@ -130,10 +141,10 @@ class Board:
             IncompleteRunError: One failed, or does not come in time; the text names it.
         """
         self._round += 1
-        place = f"{self._round}/{stage}"
+        place, said = f"{self._round}/{stage}", json.dumps(value)
         self.come_to(stage)
         with self._reached():
-            self._store.set(f"{place}/{self.rank}", json.dumps(value))
+            self._store.set(f"{place}/{self.rank}", said)
             if self._store.add(f"{place}/arrived", 1) == self.count:
                 self._store.set(f"{place}/all", "1")
         timeout_s = max(self.timeout_s, at_least_s)
@@ -149,14 +160,14 @@ class Board:
         with self._reached():
             self._store.set(f"at/{self.rank}", json.dumps([self._round, stage]))
 
-    def tell(self, key: str, value: str = "1") -> None:
-        """Leave *value* under *key*, until the next exchange."""
+    def tell(self, key: str, value: Any = None) -> None:
+        """Leave *value*, which JSON can hold, under *key*, until the next exchange."""
         with self._reached():
-            self._store.set(f"{self._round}/{key}", value)
+            self._store.set(f"{self._round}/{key}", json.dumps(value))
 
-    def wait_for(self, key: str, whom: int, what: str, *, at_least_s: float = 0.0) -> None:
+    def wait_for(self, key: str, whom: int, what: str, *, at_least_s: float = 0.0) -> Any:
         """
-        Return once rank *whom* has left something under *key*, since the last exchange.
+        What rank *whom* has left under *key* since the last exchange, once it has.
 
         Raises:
             IncompleteRunError: It does not, in time, or one failed. *what* says what it did not do.
@@ -167,6 +178,20 @@ class Board:
             return Verdict(text=f"rank {whom} did not {what} within {timeout_s:g} s", blamed={whom})
 
         self._await(f"{self._round}/{key}", timeout_s, late)
+        with self._reached():
+            return json.loads(self._store.get(f"{self._round}/{key}"))
+
+    def remember(self, key: str, value: Any) -> None:
+        """Leave *value* under *key* for ranks that the launcher starts again; as far as it can."""
+        with contextlib.suppress(Exception):
+            self._lasting.set(key, json.dumps(value))
+
+    def remembered(self, key: str) -> Any:
+        """What ranks that were started before these have left under *key*. None: nothing."""
+        with self._reached():
+            if self._lasting.check([key]):
+                return json.loads(self._lasting.get(key))
+        return None
 
     def fail(self, reason: str) -> None:
         """

@@ -1,16 +1,18 @@
 """What the processes of a run left, made one result of."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 
 import attrs
 
 from llem.completeness import check_completeness
 from llem.domain.result import ExperimentResult
-from llem.errors import IncompleteRunError, LlemError
-from llem.experiment import conclude
+from llem.errors import IncompleteRunError, LlemError, LlemWarning
+from llem.experiment import INCOMPLETE, conclude
 from llem.protocols import StoredResult
-from llem.store import Part, ResultStore, Spool
+from llem.store import Part, ResultStore, Spool, merged
 from llem.store.layout import folder_name
 
 
@@ -43,14 +45,33 @@ def finish(spool: Spool, store: ResultStore, *, allow_incomplete: bool = False) 
         result = conclude(
             [(part.process, part.conditions) for part in parts],
             llem_version=manifest.llem_version,
-            missing=found.lines,
+            completeness=found,
         )
         if found.complete:
             result = _superseding(store, result)
-        kept = _kept_before(store, result) or _keep(store, result, parts, spool)
+        kept = _kept_before(store, result) or _keep(store, result, parts)
         if found.complete:
-            spool.remove()
+            with told_on_the_way_out(kept.path):
+                remove_done(spool)
     return kept
+
+
+def remove_done(spool: Spool) -> None:
+    """Remove *spool*, whose result is kept: where that cannot be, it is nothing to fail for."""
+    try:
+        spool.remove()
+    except LlemError as fault:
+        warnings.warn(f"{fault}: its result is kept, so take it away", LlemWarning, stacklevel=2)
+
+
+@contextlib.contextmanager
+def told_on_the_way_out(path: str) -> Iterator[None]:
+    """Whatever ends the block says that the result was kept at *path* before."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"the result was kept at {path}")
+        raise
 
 
 def _superseding(store: ResultStore, result: ExperimentResult) -> ExperimentResult:
@@ -58,7 +79,7 @@ def _superseding(store: ResultStore, result: ExperimentResult) -> ExperimentResu
     lines = [
         f"{key} is the same run without some of its processes, which this result has: leave it out"
         for key, kept in _results_like(store, result)
-        if kept.aggregation.num_processes < result.aggregation.num_processes
+        if kept.aggregation.method == INCOMPLETE
     ]
     aggregation = result.aggregation
     told = attrs.evolve(aggregation, warnings=(*lines, *aggregation.warnings))
@@ -68,7 +89,10 @@ def _superseding(store: ResultStore, result: ExperimentResult) -> ExperimentResu
 def _kept_before(store: ResultStore, result: ExperimentResult) -> StoredResult | None:
     """The same result, where whoever kept it died before the state was removed."""
     for key, kept in _results_like(store, result):
-        if kept.process_results == result.process_results:
+        if (
+            kept.process_results == result.process_results
+            and kept.aggregation.method == result.aggregation.method
+        ):
             return StoredResult(key=key, path=store.path_of(key), result=kept)
     return None
 
@@ -76,18 +100,24 @@ def _kept_before(store: ResultStore, result: ExperimentResult) -> StoredResult |
 def _results_like(
     store: ResultStore, result: ExperimentResult
 ) -> Iterator[tuple[str, ExperimentResult]]:
-    """Results of the same experiment, by key. Their folders have the name of *result*."""
-    name = folder_name(result)
+    """
+    Results of the same experiment, by key.
+
+    Their folders have the name of *result*, or that of a neighbouring minute: without some of its
+    processes a run may begin later.
+    """
+    minutes = [timedelta(minutes=minutes) for minutes in (-1, 0, 1)]
+    names = [folder_name(result, moved_by=by) for by in minutes]
     for key in store:
-        if key == name or key.startswith(f"{name}_"):
+        if any(key == name or key.startswith(f"{name}_") for name in names):
             with contextlib.suppress(LlemError):
                 kept = store.get(key)
                 if kept.experiment_id == result.experiment_id:
                     yield key, kept
 
 
-def _keep(
-    store: ResultStore, result: ExperimentResult, parts: Sequence[Part], spool: Spool
-) -> StoredResult:
-    with spool.merged(parts, start_time=result.start_time, max_rows=store.max_rows) as timeseries:
+def _keep(store: ResultStore, result: ExperimentResult, parts: Sequence[Part]) -> StoredResult:
+    with merged(
+        parts, root=store.root, start_time=result.start_time, max_rows=store.max_rows
+    ) as timeseries:
         return store.put(result, timeseries=timeseries)

@@ -20,6 +20,9 @@ from llem.store import Spool
 MANY_TURNS_S = 3600.0
 """How long ranks wait at least where rank 0 has to do with each of them in turn. Unit: s."""
 
+KEPT = "kept"
+"""Under which key the path of the result is remembered."""
+
 _JOINS = [0]
 """How often this process has met others: those of one run have all done so equally often."""
 
@@ -35,6 +38,8 @@ class Joined:
         run_id: Unique name of the run.
         clock_of: What tells the clock of each rank from others. Empty: not known.
         places: Where each rank leaves what it measured, as ``machine:folder``.
+        kept_before: Path of the result that an earlier attempt of the launcher has kept. None:
+            there is none.
     """
 
     board: Board
@@ -42,6 +47,7 @@ class Joined:
     run_id: str
     clock_of: tuple[str, ...]
     places: tuple[str, ...]
+    kept_before: str | None
 
     def beside(self, ranks: Sequence[int]) -> str:
         """The places of *ranks* that are not that of this one, in words. Empty: there are none."""
@@ -107,10 +113,17 @@ def meet(launch: Launch, timeout_s: float, heed: Callable[[], None]) -> Board:
             f"ranks need torch ({' '.join(str(fault).split())}): pip install 'llem[torch]'"
         ) from fault
     _JOINS[0] += 1
-    prefix = f"llem/{launch.attempt}/{_JOINS[0]}"
     # What torch itself gives up after its timeout is told better by its own error.
     store = within(timeout_s + ANSWER_S, lambda: _store(launch, timeout_s), heed)
-    board = Board(PrefixStore(prefix, store), launch.rank, launch.world_size, timeout_s, heed)
+    board = Board(
+        PrefixStore(f"llem/{launch.attempt}/{_JOINS[0]}", store),
+        launch.rank,
+        launch.world_size,
+        timeout_s,
+        heed,
+        # torch gives the ranks of each attempt a part of the launcher's store.
+        lasting=PrefixStore(f"llem/lasting/{_JOINS[0]}", getattr(store, "underlying_store", store)),
+    )
     board.signs.begin()
     return board
 
@@ -132,14 +145,16 @@ def join(board: Board, launch: Launch, root: str, heed: Callable[[], None]) -> J
     board.claim()
     name = f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}_{secrets.token_hex(6)}"
     machine, _ = measure.identity()
-    told = board.exchange("join", [name, measure.clock_identity(), machine, root])
+    before = board.remembered(KEPT)
+    told = board.exchange("join", [name, measure.clock_identity(), machine, root, before])
     run_id = str(told[0][0])
     return Joined(
         board=board,
         channel=None if launch.is_alone else Channel(board, heed),
         run_id=run_id,
         clock_of=tuple(clock for _, clock, *_ in told),
-        places=tuple(_place(machine, root, run_id) for _, _, machine, root in told),
+        places=tuple(_place(machine, root, run_id) for _, _, machine, root, _ in told),
+        kept_before=told[0][-1],
     )
 
 

@@ -1,6 +1,7 @@
 """Orders to end, from a person or from the launcher: each is followed once, and none is lost."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ class Orders:
         self._given: BaseException | None = None
         self._is_followed = False
         self._waiting = 0
+        self._pid = os.getpid()
         self._restore: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> None:
@@ -51,6 +53,16 @@ class Orders:
                 signal.signal(number, handler)
         self._restore.clear()
 
+    @property
+    def is_given(self) -> bool:
+        """Whether there was an order, followed or not."""
+        return self._given is not None
+
+    def hold(self) -> None:
+        """Raise nothing any more: what is left to do is short, and is done."""
+        self._waiting += 1
+        self._is_followed = True
+
     def heed(self) -> None:
         """Raise what was ordered, where a library has swallowed it."""
         if self._given is not None and not self._waiting:
@@ -73,6 +85,11 @@ class Orders:
         self.follow()
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:
+            # A child that was forked since is none of the ranks.
+            signal.signal(number, self._restore.get(signal.Signals(number), signal.SIG_DFL))
+            os.kill(os.getpid(), number)
+            return
         if self._given is None:
             self._given = (
                 KeyboardInterrupt() if number == signal.SIGINT else StopOrderError(STOPPED)

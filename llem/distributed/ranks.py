@@ -1,34 +1,33 @@
 """The ranks of a run: processes that measure together, as one of them sees them."""
 
 import contextlib
-import math
 import os
-import tempfile
 import warnings
 from contextlib import AbstractContextManager
 from datetime import datetime
+from numbers import Real
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import attrs
+
 from llem.codec import measurement_config_hash
-from llem.completeness import named
 from llem.distributed.board import FAREWELL_S, Board
-from llem.distributed.ending import finish
-from llem.distributed.joined import Joined, join, meet
+from llem.distributed.ending import finish, remove_done
+from llem.distributed.joined import KEPT, Joined, join, meet
 from llem.distributed.launch import Launch, launched
 from llem.distributed.orders import STOPPED, Orders, StopOrderError
+from llem.distributed.shelter import leave
 from llem.distributed.transfer import bring_together
 from llem.distributed.words import GRACE_S
 from llem.domain.conditions import Conditions
 from llem.domain.process import RawProcessResult
-from llem.domain.spool import RunManifest
+from llem.domain.spool import RunManifest, named
 from llem.errors import (
     ConfigError,
     IncompleteRunError,
-    LlemError,
     LlemWarning,
-    StoreWriteError,
 )
 from llem.experiment import llem_version, reason_of
 from llem.protocols import Clock, ClockComparison, Peers, StoredResult
@@ -41,11 +40,31 @@ if TYPE_CHECKING:
 TIMEOUT_S = 600.0
 """How long ranks wait for each other unless told otherwise. Unit: s."""
 
-LOCK_S = 30.0
-"""How long a rank waits for who holds the folder of the run. Unit: s."""
+MAX_TIMEOUT_S = 1e6
+"""Longest time that ranks may be told to wait for each other: some 12 days. Unit: s."""
 
 PUTTING_S = 3600.0
 """How long ranks wait at least for rank 0, which makes the result of all. Unit: s."""
+
+
+@attrs.define(kw_only=True)
+class _Part:
+    """
+    What has become of one Experiment in this rank.
+
+    Attributes:
+        is_measuring: Whether it goes on.
+        has_left: Whether what it measured is left in the folder of the run.
+        is_over: Whether its result is kept.
+        kept: The result, on rank 0.
+        kept_at: Path of the result.
+    """
+
+    is_measuring: bool = False
+    has_left: bool = False
+    is_over: bool = False
+    kept: StoredResult | None = None
+    kept_at: str = ""
 
 
 class Ranks(Peers):
@@ -65,8 +84,7 @@ class Ranks(Peers):
     for the Experiment to call.
 
     While entered, Ctrl-C and SIGTERM end the run in order: what is measured to its end is left.
-    Where the program has not made a process group of torch.distributed, the default one is made,
-    so make your own before.
+    The program may have a process group of torch.distributed, or make one, or have none.
 
     Args:
         root: Where results are kept. It need not be the same folder on every machine: the result
@@ -82,19 +100,22 @@ class Ranks(Peers):
     """
 
     def __init__(self, root: str | os.PathLike[str], *, timeout_s: float = TIMEOUT_S) -> None:
-        if not isinstance(timeout_s, int | float) or not 0 < timeout_s < math.inf:
-            raise ConfigError(f"timeout_s must be seconds, more than 0, got {timeout_s!r}")
+        if not _is_timeout(timeout_s):
+            raise ConfigError(
+                f"timeout_s must be seconds, more than 0 and up to {MAX_TIMEOUT_S:.0f}, got "
+                f"{timeout_s!r}"
+            )
         self._launch = launched() or Launch()
         self._root = Path(os.path.abspath(root))
-        self._timeout_s = timeout_s
+        self._timeout_s = float(timeout_s)
         self._leaving = contextlib.ExitStack()
         self._at_work = contextlib.ExitStack()
         self._orders = Orders()
         self._board: Board | None = None
         self._joined: Joined | None = None
-        self._kept: StoredResult | None = None
-        self._kept_at = ""
-        self._has_left = self._is_over = self._is_parted = False
+        self._pid = os.getpid()
+        self._part = _Part()
+        self._is_parted = False
 
     @property
     def index(self) -> int:
@@ -106,7 +127,18 @@ class Ranks(Peers):
         """How many they are."""
         return self._launch.world_size
 
+    @property
+    def kept_before(self) -> str | None:
+        """
+        Path of the result that an earlier attempt of the launcher has kept, at rank 0.
+
+        Where a launcher starts all ranks again because one died after that, the run has its result.
+        """
+        return self._ready().kept_before
+
     def __enter__(self) -> Self:
+        self._part, self._is_parted, self._pid = _Part(), False, os.getpid()
+        self._at_work, self._orders = contextlib.ExitStack(), Orders()
         with contextlib.ExitStack() as leaving:
             leaving.enter_context(self._orders)
             leaving.push(self._leave)
@@ -116,8 +148,18 @@ class Ranks(Peers):
             self._joined = join(self._board, self._launch, str(self._root), heed)
             ResultStore(self._root).check_writable()
             self._spool.check_writable()
+            self._tell_kept_before()
             self._leaving = leaving.pop_all()
         return self
+
+    def _tell_kept_before(self) -> None:
+        if self.kept_before is not None and self.index == 0:
+            warnings.warn(
+                f"an earlier attempt of the launcher has kept the result of this run at "
+                f"{self.kept_before}",
+                LlemWarning,
+                stacklevel=3,
+            )
 
     def __exit__(
         self,
@@ -134,11 +176,22 @@ class Ranks(Peers):
         Raises:
             IncompleteRunError: A rank failed, or does not come in time; the text names it.
         """
-        if stage == "agree" and self._has_left and not self._is_over:
+        joined = self._ready()
+        if stage == "agree":
+            self._begin_anew()
+        return joined.board.exchange(stage, value)
+
+    def _begin_anew(self) -> None:
+        """Nothing is left or kept of the next Experiment yet."""
+        if self._part.is_measuring:
+            raise IncompleteRunError(
+                "an Experiment of these ranks is not over: leave its block before the next one"
+            )
+        if self._part.has_left and not self._part.is_over:
             raise IncompleteRunError(
                 "what was measured before is not kept yet: call keep() before the next Experiment"
             )
-        return self._ready().board.exchange(stage, value)
+        self._part = _Part(is_measuring=True)
 
     def compare_clocks(self, clock: Clock, /) -> ClockComparison:
         """
@@ -198,19 +251,8 @@ class Ranks(Peers):
             llem_version=llem_version(),
             places=self._ready().places,
         )
-        try:
-            self._at_work.enter_context(self._spool.taking_part(manifest, wait_s=LOCK_S))
-            self._spool.leave(process, conditions, timeseries)
-            self._has_left, self._is_over = True, False
-        except (LlemError, OSError) as error:
-            shelter = Spool.of(tempfile.mkdtemp(prefix="llem-"), manifest.run_id)
-            shelter.begin(manifest)
-            shelter.leave(process, conditions, timeseries)
-            raise StoreWriteError(
-                f"{error}; what rank {self.index} measured was put into {shelter.folder}: copy its "
-                f"files into {manifest.places[0]}, where rank 0 leaves its own, and call `llem "
-                "aggregate` there"
-            ) from None
+        leave(self._spool, manifest, process, conditions, timeseries, at_work=self._at_work)
+        self._part.has_left, self._part.is_measuring = True, False
 
     def keep(self) -> StoredResult | None:
         """
@@ -224,20 +266,31 @@ class Ranks(Peers):
                 others left stays, for `llem aggregate`.
             StoreWriteError: The result could not be written. What the ranks left stays.
         """
-        joined = self._ready()
-        if self._is_over:
-            return self._kept
+        try:
+            if not self._part.is_over:
+                self._keep(self._ready())
+        except BaseException as error:
+            self.fail(reason_of(error))
+            raise
+        return self._part.kept
+
+    def _keep(self, joined: Joined) -> None:
         bring_together(joined.board, joined.channel, self._spool)
         self._at_work.close()
         self.exchange("over", None)
         if self.index == 0:
+            # From here on the others are not needed, whatever becomes of them.
             store = ResultStore(self._root, max_json_bytes=MAX_MEASURED_BYTES)
-            self._kept = finish(self._spool, store)
-        where = None if self._kept is None else os.fspath(self._kept.path)
-        self._kept_at = joined.board.exchange("kept", where, at_least_s=PUTTING_S)[0]
-        self._spool.remove()
-        self._is_over = True
-        return self._kept
+            self._part.kept = finish(self._spool, store)
+            self._part.kept_at = os.fspath(self._part.kept.path)
+            joined.board.remember(KEPT, self._part.kept_at)
+            joined.board.tell("kept", self._part.kept_at)
+        else:
+            self._part.kept_at = joined.board.wait_for(
+                "kept", 0, "keep the result of all", at_least_s=PUTTING_S
+            )
+            remove_done(self._spool)
+        self._part.is_over = True
 
     def undisturbed(self) -> AbstractContextManager[None]:
         """While entered, orders to end wait: nothing that was measured is given up for them."""
@@ -245,7 +298,8 @@ class Ranks(Peers):
 
     def fail(self, reason: str, /) -> None:
         """Tell the other ranks that this one gives up."""
-        if self._board is not None:
+        if self._board is not None and self._is_own_process:
+            self._part.is_measuring = False
             self._board.fail(reason)
 
     def heed(self) -> None:
@@ -255,6 +309,11 @@ class Ranks(Peers):
     def is_to_tell(self) -> bool:
         """Whether it is for this rank to tell a person why the run failed."""
         return self._board is None or self._board.is_to_tell()
+
+    @property
+    def _is_own_process(self) -> bool:
+        """Whether this is the process that has entered, and none that it forked."""
+        return os.getpid() == self._pid
 
     @property
     def _spool(self) -> Spool:
@@ -280,6 +339,10 @@ class Ranks(Peers):
         _trace: TracebackType | None,
     ) -> None:
         """On the way out: tell the others what went wrong here, and say what became of them."""
+        if not self._is_own_process:
+            return
+        # Nothing more is to be given up: what follows is short.
+        self._orders.hold()
         try:
             if error is None:
                 self._leave_well()
@@ -290,19 +353,20 @@ class Ranks(Peers):
                 self._joined.channel.close()
             if self._board is not None:
                 # Who failed has said so, and it is known to those who wait.
-                self._board.part(within_s=FAREWELL_S if error is None else GRACE_S)
+                within_s = FAREWELL_S if error is None else GRACE_S
+                self._board.part(within_s=0.0 if self._orders.is_given else within_s)
             self._joined, self._is_parted = None, True
 
     def _leave_well(self) -> None:
-        if self._is_over:
+        if self._part.is_over:
             return
         self.fail(
             "left the block of its Ranks without keep(): every rank must call it"
-            if self._has_left
+            if self._part.has_left
             else "left the block of its Ranks before the run was over: every rank must measure, "
             "and call keep()"
         )
-        if self._has_left and self.index == 0:
+        if self._part.has_left and self.index == 0:
             warnings.warn(
                 f"what the ranks measured was not kept: call keep() in each of them; "
                 f"{self._where()}",
@@ -323,11 +387,15 @@ class Ranks(Peers):
 
     def _noted(self, error: BaseException) -> BaseException:
         """*error*, with a word on what is left of the run."""
-        kept_at = self._kept_at or (self._kept and self._kept.path)
-        if kept_at:
-            error.add_note(f"the result was kept at {kept_at}")
+        if self._part.kept_at:
+            error.add_note(f"the result was kept at {self._part.kept_at}")
         elif self._joined is not None and self._left():
             error.add_note(self._where())
+        elif self._joined is not None and self._part.has_left:
+            error.add_note(
+                f"what the ranks left in {self._spool.folder} is gone: see by `llem list` whether "
+                "its result was kept"
+            )
         return error
 
     def _where(self) -> str:
@@ -343,3 +411,8 @@ class Ranks(Peers):
             f"it once that of {named(missing)}{copied} is there, or without it "
             "(--allow-incomplete)"
         )
+
+
+def _is_timeout(value: Any) -> bool:
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return is_number and 0 < value <= MAX_TIMEOUT_S

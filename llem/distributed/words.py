@@ -8,9 +8,9 @@ from typing import Literal
 
 import attrs
 
-from llem.completeness import named
 from llem.distributed.errand import PatientStore
 from llem.distributed.signs import PERIOD_S, Signs
+from llem.domain.spool import named
 
 GRACE_S = 3 * PERIOD_S
 """Time that ranks have to say what happened, or to give a sign, once one failed. Unit: s."""

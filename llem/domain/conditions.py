@@ -13,6 +13,7 @@ from llem.domain.energy import DeviceEnergy, PhaseEnergy
 from llem.domain.environment import EnvironmentSnapshot
 from llem.domain.fields import Record, quantity, some_text
 from llem.domain.result import Methodology
+from llem.errors import ResultValidationError
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
@@ -163,3 +164,17 @@ class Conditions(Record):
     node: str = some_text("localhost")
     clock_offset_s: float = 0.0
     clock_error_s: float | None = quantity(None)
+
+    def check_whole(self) -> None:
+        """Refuse idle powers of other devices than those named, and a window that ends first."""
+        if len(self.idle_uuids) != len(self.idle_power_w):
+            raise ResultValidationError(
+                f"idle_power_w must have one value for each of {len(self.idle_uuids)} idle_uuids, "
+                f"got {len(self.idle_power_w)}",
+                field="idle_power_w",
+            )
+        begin_s, end_s = self.window_s
+        if end_s < begin_s:
+            raise ResultValidationError(
+                f"window_s must be ordered, got ({begin_s}, {end_s})", field="window_s"
+            )

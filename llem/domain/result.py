@@ -51,6 +51,7 @@ class AggregationMetadata(Record):
         mean_process_tokens_per_second: Mean of the processes' own rates.
         warnings: What aggregation met.
         clock_offsets: Of each process on another machine than process 0, how far its clock was off.
+        missing_processes: Processes of the run that are not in the result, by index.
     """
 
     method: str
@@ -60,6 +61,7 @@ class AggregationMetadata(Record):
     mean_process_tokens_per_second: float | None = quantity(None)
     warnings: tuple[str, ...] = ()
     clock_offsets: tuple[ClockOffset, ...] = ()
+    missing_processes: tuple[int, ...] = quantity(())
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)

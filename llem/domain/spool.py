@@ -1,7 +1,8 @@
 """What the processes of a run leave behind until they are aggregated."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import groupby
 from typing import Any, Final, Literal
 
 import attrs
@@ -117,3 +118,19 @@ class Found(Record):
     marker: Marker | None = None
     sha256: Mapping[str, Any] = attrs.field(factory=dict)
     faults: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+def named(indices: Iterable[int]) -> str:
+    """
+    *indices* of processes, in order, as a message shows them.
+
+    >>> named([9, 3, 5, 6, 7])
+    'ranks 3, 5-7, 9'
+    """
+    ordered = sorted(set(indices))
+    runs = [
+        [index for _, index in run]
+        for _, run in groupby(enumerate(ordered), lambda pair: pair[1] - pair[0])
+    ]
+    listed = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
+    return f"rank{'s' if len(ordered) > 1 else ''} {', '.join(listed)}"

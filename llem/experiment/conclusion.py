@@ -10,6 +10,7 @@ from llem import quality
 from llem.accuracy import reproducibility_notes
 from llem.aggregate import aggregate_results
 from llem.codec import measurement_config_hash
+from llem.completeness import Completeness
 from llem.domain.conditions import Conditions, DeviceThrottle, GpuProcess, TemperatureRange
 from llem.domain.environment import EnvironmentSnapshot, GPUEnvironment
 from llem.domain.process import RawProcessResult
@@ -18,6 +19,9 @@ from llem.domain.result import ClockOffset, ExperimentResult, Methodology
 Part = tuple[RawProcessResult, Conditions]
 """What one process measured, and under which conditions."""
 
+INCOMPLETE = "incomplete_aggregation"
+"""How a result came about that is without some processes of its run."""
+
 Seen = TypeVar("Seen", TemperatureRange, DeviceThrottle)
 
 
@@ -25,7 +29,7 @@ def conclude(
     parts: Sequence[Part],
     *,
     llem_version: str | None,
-    missing: Sequence[str] = (),
+    completeness: Completeness | None = None,
     aggregation_warnings: Iterable[str] = (),
 ) -> ExperimentResult:
     """
@@ -34,7 +38,7 @@ def conclude(
     Args:
         parts: What each of its processes measured. Their order does not matter.
         llem_version: The llem that measured.
-        missing: What is wrong with the processes that are not among *parts*.
+        completeness: What looking at all processes of the run came to. None: *parts* are all.
         aggregation_warnings: What is to be known of how they came together.
 
     Raises:
@@ -59,17 +63,21 @@ def conclude(
         if methodology == "total"
         else sum(c.warmup_excluded for c in conditions),
         clock_offsets=_clock_offsets(parts),
-        aggregation_warnings=(*missing, *aggregation_warnings),
+        aggregation_warnings=(
+            *(completeness.lines if completeness else ()),
+            *aggregation_warnings,
+        ),
     )
-    if missing:
-        made = attrs.evolve(
-            made, aggregation=attrs.evolve(made.aggregation, method="incomplete_aggregation")
+    if completeness and completeness.missing:
+        incomplete = attrs.evolve(
+            made.aggregation, method=INCOMPLETE, missing_processes=completeness.missing
         )
+        made = attrs.evolve(made, aggregation=incomplete)
     gpus = environment.hardware.gpus if environment else ()
     return attrs.evolve(
         made,
         reproducibility_notes=reproducibility_notes(made.devices, _compute_capabilities(gpus)),
-        measurement_warnings=quality.measurement_warnings(_signals(made, parts, gpus, missing)),
+        measurement_warnings=quality.measurement_warnings(_signals(made, parts, gpus)),
     )
 
 
@@ -135,7 +143,6 @@ def _signals(
     made: ExperimentResult,
     parts: Sequence[Part],
     gpus: Iterable[GPUEnvironment],
-    missing: Sequence[str],
 ) -> quality.Signals:
     conditions = [of_process for _, of_process in parts]
     metered = {device.uuid for device in made.devices}
@@ -145,7 +152,8 @@ def _signals(
         prompts=sum(map(len, latencies_ms)),
         devices=made.devices,
         not_measured=_not_measured(parts),
-        missing=tuple(missing),
+        processes=made.aggregation.num_processes,
+        missing_processes=made.aggregation.missing_processes,
         gpus=tuple(gpu for gpu in gpus if gpu.uuid in metered),
         longest_request_s=max(max(of_one, default=0.0) for of_one in latencies_ms) / 1000,
         temperatures=_temperatures(conditions),

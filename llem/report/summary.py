@@ -11,7 +11,7 @@ from llem.domain.energy import DeviceEnergy, Phase, PhaseEnergy, ThermalThrottle
 from llem.domain.environment import EnvironmentSnapshot
 from llem.domain.latency import LatencyStatistics
 from llem.domain.process import RawProcessResult
-from llem.domain.result import ClockOffset, ExperimentResult, model_name
+from llem.domain.result import AggregationMetadata, ClockOffset, ExperimentResult, model_name
 from llem.report.figures import MISSING, count, counted, number, plus_minus, with_unit
 from llem.report.table import error_bound_j, error_bound_per_token_j, min_coverage
 
@@ -46,9 +46,14 @@ def headline(result: ExperimentResult) -> list[Line]:
 
 
 def _model(result: ExperimentResult) -> str:
-    ranks = result.aggregation.num_processes
-    several = f", {ranks} ranks" if ranks > 1 else ""
-    return f"{model_name(result.effective_config)} on {result.backend}{several}"
+    return f"{model_name(result.effective_config)} on {result.backend}{_ranks(result.aggregation)}"
+
+
+def _ranks(how: AggregationMetadata) -> str:
+    ranks, missing = how.num_processes, len(how.missing_processes)
+    if missing:
+        return f", {ranks} of {ranks + missing} ranks"
+    return f", {ranks} ranks" if ranks > 1 else ""
 
 
 def details(result: ExperimentResult) -> list[Line]:

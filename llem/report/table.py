@@ -161,6 +161,7 @@ COLUMNS: dict[str, Callable[[ExperimentResult], Any]] = {
     "e2e_latency_p95_ms": _request_latency("e2e_latency_p95_ms"),
     "peak_memory_mb": _peak_memory_mb,
     "throttled": _throttled,
+    "num_missing_processes": lambda result: len(result.aggregation.missing_processes),
 }
 """What each column of an export holds. Units stand in the names: s, J, W, ms; mb is MiB."""
 

@@ -6,6 +6,7 @@ processes of a run leave until they are aggregated.
 from llem.store.files import load
 from llem.store.filesystem import ResultStore
 from llem.store.memory import MemoryStore
+from llem.store.merging import merged
 from llem.store.parts import Part
 from llem.store.repair import Moved, Repair
 from llem.store.spool import Spool
@@ -21,4 +22,5 @@ __all__ = [
     "StoreFault",
     "Verification",
     "load",
+    "merged",
 ]

@@ -4,6 +4,7 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Iterator
+from datetime import timedelta
 
 from llem.domain.result import ExperimentResult, model_name
 from llem.domain.timeseries import TIMESERIES_NAME
@@ -48,10 +49,10 @@ def slug(name: str) -> str:
     return safe or "unnamed"
 
 
-def folder_name(result: ExperimentResult) -> str:
-    """What the folder of *result* is called where no other has the name."""
+def folder_name(result: ExperimentResult, *, moved_by: timedelta = timedelta(0)) -> str:
+    """What the folder of *result*, begun so much later, is called where no other has the name."""
     model = slug(model_name(result.effective_config))
-    minute = result.start_time.isoformat()[:16].replace(":", "-")
+    minute = (result.start_time + moved_by).isoformat()[:16].replace(":", "-")
     return f"{model}_{slug(result.backend)[:40]}_{minute}"
 
 

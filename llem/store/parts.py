@@ -41,8 +41,6 @@ T = TypeVar("T")
 R = TypeVar("R", bound=Record)
 
 RUN_NAME = "run.json"
-MERGED_NAME = "merged.parquet"
-"""The time series of all processes, while the run is being aggregated."""
 
 _NAME = re.compile(rf"process-([0-9]{{5,20}})({'|'.join(map(re.escape, PARTS.values()))})")
 _ON_ITS_WAY = re.compile(r"\.(.+)\.[0-9a-f]{32}")
@@ -70,7 +68,7 @@ def name_at_last(name: str) -> str:
 def is_ours(name: str) -> bool:
     """Whether the file *name* of a spool is of llem."""
     name = name_at_last(name)
-    return name in (RUN_NAME, MERGED_NAME) or index_of(name) is not None
+    return name == RUN_NAME or index_of(name) is not None
 
 
 def sha256(content: bytes) -> str:

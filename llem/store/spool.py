@@ -18,7 +18,6 @@ import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -52,9 +51,7 @@ from llem.store import sidecar
 from llem.store.durable import make_folders, name_file, remedy, sync_folder, write_new
 from llem.store.layout import STATE_NAME
 from llem.store.locks import EXCLUSIVE, SHARED, lock
-from llem.store.merge import Piece, merge
 from llem.store.parts import (
-    MERGED_NAME,
     RUN_NAME,
     Part,
     Parts,
@@ -300,41 +297,6 @@ class Spool:
         """Whether a marker of process *index* is there, whatever it says."""
         return os.path.lexists(self.folder / file_name(index, MARKER))
 
-    @contextlib.contextmanager
-    def merged(
-        self, parts: Iterable[Part], *, start_time: datetime, max_rows: int
-    ) -> Iterator[str | None]:
-        """
-        Path of the time series of all processes that left one, as long as the block runs.
-
-        Args:
-            parts: What each process left.
-            start_time: What its times are counted from.
-            max_rows: Most rows that it may have.
-
-        Gives None where no process left any samples.
-
-        Raises:
-            LlemError: A piece is not what was written, or there is no room for all.
-        """
-        into = str(self.folder / MERGED_NAME)
-        pieces = [
-            Piece(
-                path=part.timeseries,
-                shift_s=(part.conditions.start_time - start_time).total_seconds(),
-                process_index=part.process.process_index,
-            )
-            for part in parts
-            if part.timeseries is not None
-        ]
-        with contextlib.ExitStack() as stack:
-            with self._writing("the time series were not merged"):
-                _unlink(into)  # one who aggregated before may have died
-            stack.callback(_unlink, into)
-            if pieces:
-                merge(pieces, into, max_rows=max_rows)
-            yield into if pieces else None
-
     def files_of(self, index: int) -> Mapping[str, int]:
         """Size of each file of process *index*, by name, its marker last. Unit: bytes."""
         return self._parts.sizes(index)
@@ -510,11 +472,6 @@ class Spool:
         heading = sidecar.heading_of_piece(process, conditions.start_time)
         content = sidecar.encode(table, heading)
         return {file_name(process.process_index, SAMPLES): content}
-
-
-def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
 
 
 def _withdraw(made: Made) -> None:

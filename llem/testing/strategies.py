@@ -110,9 +110,18 @@ def process_results() -> st.SearchStrategy[RawProcessResult]:
     return records(RawProcessResult)
 
 
-def conditions() -> st.SearchStrategy[Conditions]:
-    """What one process measured under."""
-    return records(Conditions)
+@st.composite
+def conditions(draw: st.DrawFn) -> Conditions:
+    """What one process measured under, with an idle power for each device that has one."""
+    edges = st.floats(0, 1e9)
+    idle = draw(st.dictionaries(texts(), st.floats(0, 1e4), max_size=2))
+    return draw(
+        records(
+            Conditions,
+            window_s=st.tuples(edges, edges).map(lambda pair: tuple(sorted(pair))),
+            **_just({"idle_uuids": (*idle,), "idle_power_w": (*idle.values(),)}),
+        )
+    )
 
 
 @st.composite
@@ -166,6 +175,7 @@ def _just(values: Mapping[str, Any]) -> dict[str, st.SearchStrategy[Any]]:
 
 
 _WHOLE: dict[Any, Any] = {
+    Conditions: conditions,
     ExperimentResult: results,
     InferenceMetrics: inference_metrics,
     Timestamps: timestamps,

@@ -124,15 +124,26 @@ def test_who_tells_a_person() -> None:
 
 
 def test_one_who_heard_of_a_failure_does_not_tell() -> None:
-    """Unless it is that of rank 0."""
-    zero, one, two = boards(3)
-    two.fail("out of memory")
-    at_once(lambda: one.exchange("end", None))
-    assert not one.is_to_tell()
+    """Rank 0 does, of its own fault too."""
+    for culprit in (0, 2):
+        three = boards(3)
+        three[culprit].fail("out of memory")
+        at_once(lambda one=three[1]: one.exchange("end", None))
+        assert not three[1].is_to_tell()
 
-    zero, one, two = boards(3)
-    zero.fail("out of memory")
-    at_once(lambda: one.exchange("end", None))
+
+def test_all_tell_where_rank_0_says_nothing() -> None:
+    """They have waited for it in vain, or nobody knows whose fault it is."""
+    _, one, two = boards(3)
+    at_once(*(lambda b=board: b.exchange("end", None) for board in (one, two)))
+    assert one.is_to_tell()
+    assert two.is_to_tell()
+
+    zero, one = boards(2)
+    zero.signs.begin()
+    with pytest.raises(IncompleteRunError, match="no route"):
+        raise one.lost("no route")
+    zero.signs.end()
     assert one.is_to_tell()
 
 

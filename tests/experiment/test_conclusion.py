@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ranks import START, device, process
 
 from llem.codec import measurement_config_hash
+from llem.completeness import Completeness, Problem
 from llem.domain.conditions import Conditions, DeviceThrottle, GpuProcess, TemperatureRange
 from llem.domain.energy import Sensor, ThermalThrottleInfo
 from llem.domain.environment import EnvironmentSnapshot, GPUEnvironment, HardwareEnvironment
@@ -477,9 +478,25 @@ def test_reasons_matter_only_of_processes_without_devices() -> None:
 
 def test_what_is_missing_is_told_wherever_one_looks() -> None:
     """In what was met in aggregating, among the warnings, and by the method."""
-    result = run_of(part(0), missing=["rank 1: left nothing"])
+    problem = Problem(process_index=1, kind="missing", text="left nothing", advice="look for it")
+    looked = Completeness(num_processes=2, problems=(problem,), usable=(0,))
+
+    result = run_of(part(0), completeness=looked)
 
     assert result.aggregation.method == "incomplete_aggregation"
+    assert result.aggregation.missing_processes == (1,)
     assert result.aggregation.warnings[0] == "rank 1: left nothing"
     (warning,) = warned(result, "incomplete_run")
-    assert "rank 1: left nothing" in warning
+    assert "1 of 2 processes, without rank 1" in warning
+
+
+def test_a_stranger_makes_no_run_incomplete() -> None:
+    """It is told of, and none of the run is missing."""
+    problem = Problem(process_index=7, kind="unexpected", text="the run is made of 1 process")
+    looked = Completeness(num_processes=1, problems=(problem,), usable=(0,))
+
+    result = run_of(part(0), completeness=looked)
+
+    assert result.aggregation.method == "single_process"
+    assert result.aggregation.warnings == ("rank 7: the run is made of 1 process",)
+    assert warned(result, "incomplete_run") == []

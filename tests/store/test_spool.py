@@ -12,12 +12,10 @@ import sys
 import tempfile
 import threading
 import time
-from datetime import timedelta
 from itertools import groupby
 from pathlib import Path
 
 import attrs
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -60,7 +58,6 @@ from llem.errors import (
 )
 from llem.store import ResultStore, Spool, spool, staging
 from llem.testing import conditions, process_results, small_result, small_table, timeseries_tables
-from llem.testing.examples import table_of
 
 OF_A_FILE = ["open", "write", "fsync", "close", "link", "unlink"]
 SYNC = ["open", "fsync", "close"]
@@ -844,61 +841,6 @@ def test_another_content_under_a_name_is_not_taken(root):
         Spool(one.folder, max_rows=0).take("process-00001.parquet", [b"x" * (2**20 + 1)])
 
     assert contents(one.folder) == before
-
-
-def sampled(one, index, *, after_s):
-    """Leave process *index*, which began that much after the others, with two ticks of a device."""
-    device = attrs.evolve(PROCESS.devices[0], gpu_index=index, uuid=f"GPU-{index}")
-    started = CONDITIONS.start_time + timedelta(seconds=after_s)
-    table = table_of([0.0, 0.1], 1, [100.0, 101.0], [40.0, 41.0])
-    one.leave(
-        attrs.evolve(process_of(index), devices=(device,)),
-        attrs.evolve(CONDITIONS, start_time=started),
-        table.set_column(3, "gpu_index", pa.array([index] * 2, table.schema.types[3])),
-    )
-
-
-def merged(one, max_rows=99):
-    parts = [one.read(index) for index in one.indices()]
-    return one.merged(parts, start_time=CONDITIONS.start_time, max_rows=max_rows)
-
-
-def test_the_samples_of_all_processes_are_one_series_meanwhile(root):
-    """By the time of the run; what one who died over it left is no matter."""
-    one = begun(root, 3)
-    sampled(one, 0, after_s=0.5)
-    sampled(one, 1, after_s=0.0)
-    one.leave(process_of(2), CONDITIONS)
-    (one.folder / "merged.parquet").write_bytes(b"torn")
-
-    with merged(one) as path:
-        rows = pq.read_table(path).to_pydict()
-        assert one.strangers() == ()
-
-    pairs = [*zip(rows["timestamp_s"], rows["gpu_index"], strict=True)]
-    assert pairs == [(0.0, 1), (0.1, 1), (0.5, 0), (0.6, 0)]
-    assert not os.path.exists(path)
-    assert look(one).complete
-
-
-def test_no_merged_series_stays_where_keeping_it_fails(root):
-    one = begun(root, 1)
-    sampled(one, 0, after_s=0.0)
-
-    with pytest.raises(ZeroDivisionError), merged(one):
-        raise ZeroDivisionError
-    with pytest.raises(LlemError), merged(one, max_rows=0):
-        pass
-
-    assert "merged.parquet" not in os.listdir(one.folder)
-
-
-def test_processes_without_samples_have_no_series(root):
-    one = begun(root, 1)
-    one.leave(process_of(0), CONDITIONS)
-
-    with merged(one) as path:
-        assert path is None
 
 
 def test_a_removed_spool_is_gone(root):

@@ -1,0 +1,65 @@
+"""What a rank measured, left in the folder of the run, or elsewhere where that cannot be."""
+
+import os
+import tempfile
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
+
+from llem.domain.conditions import Conditions
+from llem.domain.process import RawProcessResult
+from llem.domain.spool import RunManifest
+from llem.errors import LlemError, StoreWriteError
+from llem.store import Spool
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LOCK_S = 30.0
+"""How long a rank waits for who holds the folder of the run. Unit: s."""
+
+
+def leave(
+    spool: Spool,
+    manifest: RunManifest,
+    process: RawProcessResult,
+    conditions: Conditions,
+    timeseries: "pa.Table | None",
+    *,
+    at_work: ExitStack,
+) -> None:
+    """
+    Leave in *spool* what one process measured, and be known to be at work until *at_work* is over.
+
+    Raises:
+        StoreWriteError: It could not be left there. The text says where it was put instead, or that
+            there was room for it nowhere.
+    """
+    try:
+        at_work.enter_context(spool.taking_part(manifest, wait_s=LOCK_S))
+        spool.leave(process, conditions, timeseries)
+    except (LlemError, OSError) as fault:
+        raise _sheltered(fault, manifest, process, conditions, timeseries) from None
+
+
+def _sheltered(
+    fault: Exception,
+    manifest: RunManifest,
+    process: RawProcessResult,
+    conditions: Conditions,
+    timeseries: "pa.Table | None",
+) -> StoreWriteError:
+    rank = process.process_index
+    for place in dict.fromkeys([tempfile.gettempdir(), os.path.expanduser("~")]):
+        with suppress(LlemError, OSError):
+            shelter = Spool.of(tempfile.mkdtemp(prefix="llem-", dir=place), manifest.run_id)
+            shelter.begin(manifest)
+            shelter.leave(process, conditions, timeseries)
+            return StoreWriteError(
+                f"{fault}; what rank {rank} measured was put into {shelter.folder}: copy its files "
+                f"into {manifest.places[0]}, where rank 0 leaves its own, and call `llem "
+                "aggregate` there"
+            )
+    return StoreWriteError(
+        f"{fault}; nor could it be put elsewhere, so that what rank {rank} measured is lost: make "
+        "room for it, or name another place by TMPDIR, and run again"
+    )
