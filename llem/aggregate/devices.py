@@ -11,7 +11,7 @@ import attrs
 
 from llem.aggregate.unknown import highest, ratio, total, weighted_mean
 from llem.aggregate.windows import Window, heaviest_apart, union_us, window_of
-from llem.domain.energy import DeviceEnergy
+from llem.domain.energy import DeviceEnergy, Sensor
 from llem.domain.process import RawProcessResult
 
 MAX_UNCOUNTED = 0.01
@@ -104,6 +104,12 @@ def readings_of(process: RawProcessResult) -> Iterator[Reading]:
 def source_of(process: RawProcessResult) -> str | int:
     """The first GPU of *process*, or the process itself where it names none."""
     return process.gpu_uuid or process.process_index
+
+
+def gpus_of(process: RawProcessResult) -> tuple[str | int, ...]:
+    """The GPUs of *process*, each once; the process itself where it names none."""
+    metered = (device.uuid for device in process.devices if device.sensor is not Sensor.RAPL)
+    return tuple(dict.fromkeys(metered)) or (source_of(process),)
 
 
 def distinct_devices(processes: Sequence[RawProcessResult]) -> tuple[DeviceEnergy, ...]:

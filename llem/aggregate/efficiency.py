@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from llem.aggregate.devices import source_of
+from llem.aggregate.devices import gpus_of
 from llem.aggregate.latency import request_latency, tpot_ms
 from llem.aggregate.unknown import exact_sum, highest, product, ratio, total, weighted_mean
 from llem.domain.efficiency import (
@@ -38,7 +38,7 @@ def extended_metrics(
     return ExtendedEfficiencyMetrics(
         tpot_ms=tpot_ms(processes, latencies),
         token_efficiency_index=own.token_efficiency_index if alone else None,
-        memory=_memory_of_one(own.memory, tokens) if alone else _memory(processes, tokens),
+        memory=_memory_of_one(processes[0], tokens) if alone else _memory(processes, tokens),
         gpu_utilisation=_utilisation(processes),
         batch=own.batch if alone else _batch(processes),
         kv_cache=own.kv_cache if alone else _kv_cache(processes),
@@ -50,10 +50,11 @@ def _metrics(process: RawProcessResult) -> ExtendedEfficiencyMetrics:
     return process.extended_metrics or _NOTHING
 
 
-def _memory_of_one(own: MemoryEfficiencyMetrics, tokens: int) -> MemoryEfficiencyMetrics:
+def _memory_of_one(process: RawProcessResult, tokens: int) -> MemoryEfficiencyMetrics:
+    own = _metrics(process).memory
     if own.tokens_per_gb_vram is not None:
         return own
-    return attrs.evolve(own, tokens_per_gb_vram=_per_gb(tokens, own.total_vram_mb))
+    return attrs.evolve(own, tokens_per_gb_vram=_per_gb(tokens, _vram_mb([process])))
 
 
 def _per_gb(tokens: int, vram_mb: float | None) -> float | None:
@@ -95,12 +96,13 @@ def _memory(processes: Sequence[RawProcessResult], tokens: int) -> MemoryEfficie
 
 
 def _vram_mb(processes: Sequence[RawProcessResult]) -> float | None:
-    """Over distinct GPUs. None where that of one is not known."""
-    by_source: dict[str | int, float | None] = {}
+    """Over distinct GPUs, those of a process all alike. None where that of one is not known."""
+    by_gpu: dict[str | int, float | None] = {}
     for process in processes:
-        source = source_of(process)
-        by_source[source] = highest([by_source.get(source), _metrics(process).memory.total_vram_mb])
-    return total(by_source.values(), "tokens_per_gb_vram")
+        vram_mb = _metrics(process).memory.total_vram_mb
+        for gpu in gpus_of(process):
+            by_gpu[gpu] = highest([by_gpu.get(gpu), vram_mb])
+    return total(by_gpu.values(), "tokens_per_gb_vram")
 
 
 def _utilisation(processes: Sequence[RawProcessResult]) -> GPUUtilisationMetrics:

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from llem.aggregate.devices import Counted, readings_of
+from llem.aggregate.devices import MAX_UNCOUNTED, Counted, readings_of
 from llem.aggregate.unknown import exact_sum, product, ratio, total
-from llem.aggregate.windows import heaviest_apart, window_of
+from llem.aggregate.windows import heaviest_apart, union_us, window_of
 from llem.domain.energy import (
     BaselineMethod,
     DeviceEnergy,
@@ -63,19 +63,50 @@ def _idle(
 ) -> tuple[float | None, float | None]:
     """Idle power, in W, and idle energy, in J, over each set of devices that was metered as one."""
     counting = {id(reading.process) for one in counted for reading in one.readings}
-    groups: dict[frozenset[str | int], list[RawProcessResult]] = {}
-    for process in processes:
-        if id(process) in counting:
-            sources = frozenset(reading.source for reading in readings_of(process))
-            groups.setdefault(sources, []).append(process)
-    if len(frozenset[str | int]().union(*groups)) < sum(map(len, groups)):
+    counting_processes = [process for process in processes if id(process) in counting]
+    groups = _sets_apart(processes)
+    if any(not _is_covered(process, groups) for process in counting_processes):
         # Sets that share a part only: idle power cannot be told apart.
         return None, None
-    shares = [_idle_of_set(group) for group in groups.values()]
+    shares = [
+        _idle_of_set([process for process in group if id(process) in counting] or group)
+        for group in groups
+    ]
     return (
         total((power_w for power_w, _ in shares), "baseline_power_w"),
         total((energy_j for _, energy_j in shares), "energy_adjusted_j"),
     )
+
+
+def _sets_apart(processes: Sequence[RawProcessResult]) -> list[list[RawProcessResult]]:
+    """
+    The processes that metered the same devices, by set; of sets that share a part the largest.
+
+    So it does not matter which of two processes has read a little more of a device that both did.
+    """
+    groups: dict[frozenset[str | int], list[RawProcessResult]] = {}
+    for process in processes:
+        sources = frozenset(reading.source for reading in readings_of(process))
+        groups.setdefault(sources, []).append(process)
+    taken: set[str | int] = set()
+    apart = []
+    for sources in sorted(groups, key=len, reverse=True):
+        if taken.isdisjoint(sources):
+            taken |= sources
+            apart.append(groups[sources])
+    return apart
+
+
+def _is_covered(process: RawProcessResult, groups: Sequence[Sequence[RawProcessResult]]) -> bool:
+    """Whether one of *groups* metered all devices of *process*, as long as it did."""
+    sources = {reading.source for reading in readings_of(process)}
+    window = window_of(process)
+    for group in groups:
+        if sources <= {reading.source for reading in readings_of(group[0])}:
+            windows = [window_of(one) for one in group]
+            left_us = union_us([*windows, window]) - union_us(windows)
+            return left_us <= MAX_UNCOUNTED * window.length_us
+    return False
 
 
 def _idle_of_set(metering: Sequence[RawProcessResult]) -> tuple[float | None, float | None]:

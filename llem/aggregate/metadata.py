@@ -3,13 +3,18 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from llem.aggregate.devices import Counted
+from llem.aggregate.latency import latency_warnings
 from llem.aggregate.unknown import exact_sum
-from llem.aggregate.windows import common_us, some_overlap, window_of
+from llem.aggregate.windows import common_us, some_overlap, union_us, window_of
 from llem.domain.process import RawProcessResult
 from llem.domain.result import AggregationMetadata, ClockOffset
 
 MIN_OVERLAP = 0.5
 """Share of the shortest window that all processes must have in common to have run together."""
+
+
+MAX_WAITING = 0.05
+"""Share of the devices' time that may be left out of their energy before that is told."""
 
 
 def aggregation_metadata(
@@ -39,7 +44,12 @@ def aggregation_metadata(
         gpu_attribution_verified=attributed,
         mean_process_tokens_per_second=exact_sum(rates, "mean_process_tokens_per_second")
         / len(rates),
-        warnings=(*warnings, *_warnings(share, {} if one else _shared(processes), counted)),
+        warnings=(
+            *warnings,
+            *_warnings(share, {} if one else _shared(processes), counted),
+            *_waited(processes, counted, share),
+            *latency_warnings(processes),
+        ),
         clock_offsets=tuple(clock_offsets),
     )
 
@@ -87,3 +97,21 @@ def _warnings(
                 f"energy of {one.source} is a lower bound: its readings overlap in part, and "
                 f"{one.uncounted_us / 1e6:.3g} s lie in none that counts"
             )
+
+
+def _waited(
+    processes: Sequence[RawProcessResult], counted: Sequence[Counted], share: float
+) -> Iterator[str]:
+    """What devices draw while their process waits for the others is in no figure."""
+    windows = [window_of(process) for process in processes]
+    span_us = union_us(windows)
+    whole_us = span_us * len(counted)
+    measured_us = sum(one.metered_us for one in counted)
+    if share < MIN_OVERLAP or measured_us >= (1 - MAX_WAITING) * whole_us:
+        return
+    ends_us = [window.end_us for window in windows]
+    yield (
+        f"the processes ended up to {(max(ends_us) - min(ends_us)) / 1e6:.3g} s apart, and each "
+        f"device is measured until its own has: {measured_us / whole_us:.0%} of the devices' time "
+        "is in the energy, and none of what they drew waiting for the others"
+    )

@@ -13,7 +13,10 @@ from llem.measure.throttle import throttling
 from llem.protocols import Device, Edge, Samples
 
 MAX_UTILISATION = 3600
-"""Readings of the utilisation that are kept: it is a figure beside the energy. Some are dropped."""
+"""
+Readings of the utilisation of each device that are kept, for it is a figure beside the energy. As
+many of each, so that a mean over the readings of several processes counts no device for less.
+"""
 
 
 def gather_evidence(
@@ -71,8 +74,7 @@ def _utilisation(inside: Samples) -> tuple[float, ...]:
     """Of every so many ticks, so that each device has its share."""
     if inside.utilisation_pct is None or not inside.utilisation_pct.size:
         return ()
-    ticks, count = inside.utilisation_pct.shape
-    stride = math.ceil(ticks / max(MAX_UTILISATION // count, 1))
+    stride = math.ceil(len(inside.utilisation_pct) / MAX_UTILISATION)
     return tuple(_known(inside.utilisation_pct[::stride]))
 
 

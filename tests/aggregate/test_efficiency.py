@@ -4,7 +4,7 @@ from typing import Any
 
 import attrs
 import pytest
-from ranks import aggregate, process
+from ranks import aggregate, device, process
 
 from llem.domain.efficiency import (
     BatchEfficiencyMetrics,
@@ -13,6 +13,7 @@ from llem.domain.efficiency import (
     KVCacheEfficiencyMetrics,
     MemoryEfficiencyMetrics,
 )
+from llem.domain.energy import Sensor
 from llem.domain.process import RawProcessResult
 
 
@@ -135,10 +136,11 @@ def test_utilisation_is_the_mean_of_all_samples() -> None:
     assert alone.gpu_utilisation == own.gpu_utilisation
 
 
-def with_memory(index: int, gpu_uuid: str | None = None, **fields: float) -> RawProcessResult:
+def with_memory(index: int, *gpus: str, **fields: float) -> RawProcessResult:
     memory = MemoryEfficiencyMetrics(**fields)
     metrics = ExtendedEfficiencyMetrics(memory=memory)
-    return process(index, gpu_uuid=gpu_uuid, extended_metrics=metrics)
+    devices = tuple(device(uuid, gpu_index=i) for i, uuid in enumerate(gpus)) or None
+    return process(index, devices=devices, extended_metrics=metrics)
 
 
 def test_memory_of_gpus_counts_once() -> None:
@@ -155,9 +157,24 @@ def test_memory_of_gpus_counts_once() -> None:
     assert memory.total_vram_mb == 2048
     beside = with_memory(3, "GPU-a")
     assert aggregate(*run, beside).extended_metrics.memory.tokens_per_gb_vram == 600 / 3
-    unknown = aggregate(*run, process(3, gpu_uuid="GPU-c")).extended_metrics.memory
+    unknown = aggregate(*run, process(3)).extended_metrics.memory
     assert unknown.tokens_per_gb_vram is None
     assert unknown.total_vram_mb == 2048
+
+
+def test_memory_of_each_gpu_of_a_process_counts() -> None:
+    """Four GPUs have as much whether one process has them, or two, or four; RAPL domains none."""
+    cpu = device("package-0", gpu_index=9, sensor=Sensor.RAPL)
+
+    def run(*shares: str) -> list[float | None]:
+        parts = [with_memory(i, *share, total_vram_mb=1024.0) for i, share in enumerate(shares)]
+        parts[0] = attrs.evolve(parts[0], devices=(*parts[0].devices, cpu))
+        memory = aggregate(*parts).extended_metrics.memory
+        return [memory.tokens_per_gb_vram, memory.total_vram_mb]
+
+    assert run("abcd") == [150 / 4, 1024]
+    assert run("ab", "cd") == [300 / 4, 1024]
+    assert run("a", "b", "c", "d") == [600 / 4, 1024]
 
 
 def test_what_is_derived_of_memory_is_derived_of_the_maxima() -> None:

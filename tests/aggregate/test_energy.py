@@ -188,6 +188,33 @@ def test_a_process_that_adds_nothing_hides_no_idle_power() -> None:
     assert result.energy_adjusted_j == 200 - 2 * 60
 
 
+@pytest.mark.parametrize("read_j", [99.9, 100.0, 100.1])
+@pytest.mark.parametrize("first", [0, 1])
+def test_noise_does_not_decide_whether_idle_power_is_known(read_j: float, first: int) -> None:
+    """One process meters both GPUs, another one of them, and reads a little less or more."""
+    a, b = device("GPU-a", 100.0), device("GPU-b", 100.0, gpu_index=1)
+    both = process(first, devices=(a, b), idle_w=2.0)
+    part = process(1 - first, devices=(attrs.evolve(b, energy_j=read_j),), idle_w=1.0)
+
+    result = aggregate(both, part)
+
+    assert result.baseline_power_w == 2
+    assert result.energy_adjusted_j == 100 + max(read_j, 100) - 2 * 60
+
+
+def test_idle_power_of_a_part_that_was_metered_longer_is_unknown() -> None:
+    """What the others drew meanwhile is not known."""
+    a, b = device("GPU-a", 100.0), device("GPU-b", 100.0, gpu_index=1)
+
+    result = aggregate(
+        process(0, devices=(a, b), idle_w=2.0),
+        process(1, devices=(b,), window=(60, 90), idle_w=1.0),
+    )
+
+    assert result.total_energy_j == 300
+    assert result.baseline_power_w is None
+
+
 def test_a_baseline_of_no_length() -> None:
     """Processes without duration have an idle power each, and no common one."""
     run = [

@@ -130,16 +130,45 @@ def test_means_of_requests_are_weighted_by_their_number() -> None:
 
 
 def test_raw_latencies_go_before_summaries() -> None:
-    """Statistics are computed of values where there are any."""
+    """Statistics of a process are computed of its values where it kept them."""
     raw = process(0, per_request_latencies_ms=(1.0, 3.0), **summed_up(50.0, 9, 7.0))
 
-    for run in ([raw], [raw, process(1, **summed_up(50.0, 9))]):
-        found = aggregate(*run).extended_metrics.request_latency
+    for run in ([raw], [raw, process(1)]):
+        result = aggregate(*run)
+        found = result.extended_metrics.request_latency
         assert (found.e2e_latency_mean_ms, found.e2e_latency_samples) == (2, 2)
+        assert found.e2e_latency_p99_ms is not None
+        assert result.aggregation.warnings == ()
+
+
+def test_summaries_count_beside_raw_latencies() -> None:
+    """As many requests as they are of; percentiles of all there are none, and that is told."""
+    raw = process(0, per_request_latencies_ms=(10.0, 20.0))
+
+    result = aggregate(raw, process(1, **summed_up(1000.0, 98)))
+
+    assert result.extended_metrics.request_latency == RequestLatencyMetrics(
+        e2e_latency_mean_ms=(10 + 20 + 98 * 1000) / 100, e2e_latency_samples=100
+    )
+    assert result.aggregation.warnings == (
+        "rank 1 kept a summary of request latencies only: there are no percentiles of all",
+    )
+
+
+def test_whose_token_latencies_are_left_out_is_told() -> None:
+    """Statistics of some processes are not those of all."""
+    measured = LatencyMeasurements(ttft_ms=(1.0,))
+    run = [process(i, latencies=measured if i == 1 else None) for i in range(3)]
+
+    assert aggregate(*run).aggregation.warnings == (
+        "ranks 0, 2 recorded no token latencies: TTFT and ITL are those of the others",
+    )
+    assert aggregate(process(0), process(1)).aggregation.warnings == ()
+    assert aggregate(process(0)).aggregation.warnings == ()
 
 
 def test_time_per_output_token_of_summaries_is_weighted_by_tokens() -> None:
-    """Intervals go before it where they were kept."""
+    """And intervals by their number, where they were kept."""
     run = [
         process(0, tokens=(1, 30), **summed_up(None, 0, 10.0)),
         process(1, tokens=(1, 10), **summed_up(None, 0, 50.0)),
@@ -149,4 +178,6 @@ def test_time_per_output_token_of_summaries_is_weighted_by_tokens() -> None:
     assert aggregate(run[0]).extended_metrics.tpot_ms == 10
     assert aggregate(*run, process(2)).extended_metrics.tpot_ms is None
     kept = process(2, latencies=LatencyMeasurements(itl_full_ms=(3.0, 5.0)))
-    assert aggregate(*run, kept).extended_metrics.tpot_ms == 4
+    assert aggregate(kept, process(3)).extended_metrics.tpot_ms == 4
+    of_all = (30 * 10 + 10 * 50 + 3 + 5) / (30 + 10 + 2)
+    assert aggregate(*run, kept).extended_metrics.tpot_ms == of_all

@@ -73,6 +73,24 @@ def test_too_little_overlap_says_how_much() -> None:
     assert "during 0% of the shortest" in none.warnings[0]
 
 
+def test_devices_that_wait_for_others_are_told_of() -> None:
+    """What they draw then is in no figure, and throughput is over all of the time."""
+    uneven = aggregate(process(0, window=(0, 20)), process(1, window=(0, 60))).aggregation
+    even = aggregate(process(0, window=(0, 57)), process(1, window=(0, 60))).aggregation
+    shared = aggregate(
+        process(0, window=(0, 20), devices=(device("GPU-a"),)),
+        process(1, window=(0, 60), devices=(device("GPU-a"),)),
+    ).aggregation
+
+    (warning,) = uneven.warnings
+    assert warning == (
+        "the processes ended up to 40 s apart, and each device is measured until its own has: 67% "
+        "of the devices' time is in the energy, and none of what they drew waiting for the others"
+    )
+    assert even.warnings == ()
+    assert not any("waiting" in line for line in shared.warnings)
+
+
 def test_what_went_before_stands_before() -> None:
     """Warnings, and how far clocks were off."""
     offset = ClockOffset(process_index=1, node="b", offset_s=-0.1, error_bound_s=0.01)
