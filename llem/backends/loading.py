@@ -89,16 +89,18 @@ def pick_device(setting: str | None) -> torch.device:
     Raises:
         BackendError: It does not exist here.
     """
-    if setting is None:
-        return _own_gpu() if torch.cuda.is_available() else torch.device("cpu")
+    if setting is None and not torch.cuda.is_available():
+        return torch.device("cpu")
+    setting = setting or "cuda"
     try:
-        device = torch.device(setting)
+        # Which GPU "cuda" is, is known before it is used: a context takes memory on each that is.
+        device = _own_gpu() if setting == "cuda" else torch.device(setting)
         torch.zeros(1, device=device).item()
     except Exception as fault:
         raise BackendError(
             f"device {setting!r} cannot be used here: use one of {', '.join(_devices())}"
         ) from fault
-    return _own_gpu() if setting == "cuda" else device
+    return device
 
 
 def _own_gpu() -> torch.device:

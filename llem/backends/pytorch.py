@@ -360,12 +360,17 @@ def _info(loaded: Loaded, memory_mb: float | None) -> BackendInfo:
         device_name=properties[0].name
         if properties
         else platform.processor() or platform.machine(),
-        device_uuids=tuple(f"GPU-{gpu.uuid}" for gpu in properties),
+        device_uuids=tuple(map(_uuid_of, properties)),
         parameters=loaded.model.num_parameters(),
         flops_method=loaded.flops.method if loaded.flops else None,
         model_memory_mb=memory_mb,
         total_memory_mb=properties[0].total_memory / MIB if properties else None,
     )
+
+
+def _uuid_of(gpu: Any) -> str:
+    """As NVML has it: torch leaves out what tells a MIG instance from a whole GPU."""
+    return f"{'MIG' if ' MIG ' in gpu.name else 'GPU'}-{gpu.uuid}"
 
 
 def _allocated_mb(device: torch.device) -> float | None:

@@ -26,6 +26,7 @@ LEAST_WAIT_S, MOST_WAIT_S = 0.001, 0.1
 STAGES = {
     "join": "the start of the run",
     "agree": "comparing configurations",
+    "share": "naming its devices",
     "introduce": "naming its devices",
     "idle": "the idle devices",
     "begin": "the begin of the measured window",

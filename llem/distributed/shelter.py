@@ -49,16 +49,18 @@ def _sheltered(
     timeseries: "pa.Table | None",
 ) -> StoreWriteError:
     rank = process.process_index
-    for place in dict.fromkeys([tempfile.gettempdir(), os.path.expanduser("~")]):
-        with suppress(LlemError, OSError):
-            shelter = Spool.of(tempfile.mkdtemp(prefix="llem-", dir=place), manifest.run_id)
-            shelter.begin(manifest)
-            shelter.leave(process, conditions, timeseries)
-            return StoreWriteError(
-                f"{fault}; what rank {rank} measured was put into {shelter.folder}: copy its files "
-                f"into {manifest.places[0]}, where rank 0 leaves its own, and call `llem "
-                "aggregate` there"
-            )
+    # Samples may be what was at fault: the record alone is better than nothing.
+    for samples, kept in ((timeseries, ""), (None, ", without its samples,")):
+        for place in dict.fromkeys([tempfile.gettempdir(), os.path.expanduser("~")]):
+            with suppress(LlemError, OSError):
+                shelter = Spool.of(tempfile.mkdtemp(prefix="llem-", dir=place), manifest.run_id)
+                shelter.begin(manifest)
+                shelter.leave(process, conditions, samples)
+                return StoreWriteError(
+                    f"{fault}; what rank {rank} measured{kept} was put into {shelter.folder}: copy "
+                    f"its files into {manifest.places[0]}, where rank 0 leaves its own, and call "
+                    "`llem aggregate` there"
+                )
     return StoreWriteError(
         f"{fault}; nor could it be put elsewhere, so that what rank {rank} measured is lost: make "
         "room for it, or name another place by TMPDIR, and run again"

@@ -1,6 +1,6 @@
 """What all processes of a run measured into one result, with the warnings that it needs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -15,9 +15,13 @@ from llem.domain.conditions import Conditions, DeviceThrottle, GpuProcess, Tempe
 from llem.domain.environment import EnvironmentSnapshot, GPUEnvironment
 from llem.domain.process import RawProcessResult
 from llem.domain.result import ClockOffset, ExperimentResult, Methodology
+from llem.domain.spool import named
 
 Part = tuple[RawProcessResult, Conditions]
 """What one process measured, and under which conditions."""
+
+MAX_TOLD = 5
+"""Differences between the software of two processes that are told one by one."""
 
 INCOMPLETE = "incomplete_aggregation"
 """How a result came about that is without some processes of its run."""
@@ -66,6 +70,7 @@ def conclude(
         aggregation_warnings=(
             *(completeness.lines if completeness else ()),
             *aggregation_warnings,
+            *_unlike(parts),
         ),
     )
     if completeness and completeness.missing:
@@ -120,6 +125,37 @@ def _environment(conditions: Sequence[Conditions]) -> EnvironmentSnapshot | None
             gpus.setdefault(gpu.uuid or (id(snapshot), len(gpus)), gpu)
     hardware = attrs.evolve(known[0].hardware, gpus=tuple(gpus.values()))
     return attrs.evolve(known[0], hardware=hardware)
+
+
+def _unlike(parts: Sequence[Part]) -> Iterator[str]:
+    """In what processes ran under other software, or on other machines, than the first one."""
+    known = [(p.process_index, c.environment_snapshot) for p, c in parts if c.environment_snapshot]
+    differing: dict[str, list[int]] = {}
+    for index, snapshot in known[1:]:
+        first, own = _software(known[0][1]), _software(snapshot)
+        names = [name for name in {**first, **own} if first.get(name) != own.get(name)]
+        told = [f"{name} {own.get(name)} and not {first.get(name)}" for name in names]
+        if told:
+            more = f" and {len(told) - MAX_TOLD} more" if len(told) > MAX_TOLD else ""
+            differing.setdefault(", ".join(told[:MAX_TOLD]) + more, []).append(index)
+    for words, indices in differing.items():
+        yield (
+            f"{named(indices)} ran under other conditions than rank {known[0][0]}, which are those "
+            f"of the record: {words}"
+        )
+
+
+def _software(snapshot: EnvironmentSnapshot) -> dict[str, str | None]:
+    """What a figure may depend on, by name."""
+    packages = (package.partition("==") for package in snapshot.installed_packages)
+    hardware = snapshot.hardware
+    return {
+        "CPU": hardware.cpu.model,
+        "driver": hardware.cuda.driver_version if hardware.cuda else None,
+        "CUDA": snapshot.cuda_version,
+        "Python": snapshot.python_version,
+        **{name: version for name, _, version in packages},
+    }
 
 
 def _clock_offsets(parts: Sequence[Part]) -> tuple[ClockOffset, ...]:

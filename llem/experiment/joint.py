@@ -1,10 +1,12 @@
 """What the processes of one run tell each other before they measure."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import attrs
 
+from llem.codec import measurement_config_hash
 from llem.domain.energy import Sensor
 from llem.errors import AggregationError, LlemError
 from llem.measure.machine import identity
@@ -30,7 +32,7 @@ class Introduction:
     align_on: str | None
 
 
-def agree(peers: Peers, *, experiment_id: str, config_hash: str, llem_version: str) -> str:
+def agree(peers: Peers, *, experiment_id: str, config: Mapping[str, Any], llem_version: str) -> str:
     """
     The experiment's ID, which is that of process 0.
 
@@ -38,15 +40,62 @@ def agree(peers: Peers, *, experiment_id: str, config_hash: str, llem_version: s
         AggregationError: They run other configurations, or another llem.
         IncompleteRunError: One of them does not come.
     """
-    told = peers.exchange("agree", [config_hash, llem_version, experiment_id])
-    for position, what in enumerate(["configuration", "version of llem"]):
-        for index, values in enumerate(told):
-            if values[position] != told[0][position]:
-                raise AggregationError(
-                    f"rank {index} runs another {what} than rank 0, {values[position]} and not "
-                    f"{told[0][position]}: start all ranks alike"
-                )
-    return str(told[0][2])
+    settings = flat(config) | {"llem": llem_version, "hash": measurement_config_hash(config)}
+    told = peers.exchange("agree", [experiment_id, settings])
+    first_id, first = told[0]
+    for index, (_, own) in enumerate(told):
+        names = [name for name in {**first, **own} if first.get(name) != own.get(name)]
+        if names:
+            # The hash says nothing to a person where something else does.
+            differing = [name for name in names if name != "hash"] or names
+            listed = (f"{name} {own.get(name)} and not {first.get(name)}" for name in differing)
+            raise AggregationError(
+                f"rank {index} does not run what rank 0 does: {', '.join(listed)}; start all ranks "
+                "alike"
+            )
+    return str(first_id)
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """
+    Every setting by its dotted name.
+
+    >>> flat({"model": "gpt2", "warmup": {"enabled": False}})
+    {'model': 'gpt2', 'warmup.enabled': False}
+    """
+    settings: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            settings |= flat(value, f"{prefix}{name}.")
+        else:
+            settings[f"{prefix}{name}"] = value
+    return settings
+
+
+def share(peers: Peers, gpus: Sequence[str]) -> Sequence[str] | None:
+    """
+    Which of *gpus* are this process', where several on one machine know of no GPUs of their own.
+
+    Each has as many, in the order of the processes, which is that of a launcher's local ranks;
+    where there are more processes than GPUs, some share one.
+
+    Args:
+        peers: The processes of the run.
+        gpus: UUIDs of the GPUs that it meters. Empty: there are none, or it knows its own.
+
+    Returns:
+        None where it keeps those that it meters.
+
+    Raises:
+        IncompleteRunError: One of the processes does not come.
+    """
+    told = peers.exchange("share", [machine_of(identity()), list(gpus)])
+    alike = [index for index, one in enumerate(told) if one == told[peers.index]]
+    if not gpus or len(alike) < 2:
+        return None
+    place, count = alike.index(peers.index), len(alike)
+    first = place * len(gpus) // count
+    return gpus[first : max((place + 1) * len(gpus) // count, first + 1)]
 
 
 def introduce(
@@ -71,7 +120,7 @@ def introduce(
     gpus = [] if info is None or not info.device.startswith("cuda") else info.device_uuids
     told = peers.exchange("introduce", [here, len(devices), sorted(own), list(gpus)])
     hosts = [(str(name), str(kernel)) for (name, kernel), *_ in told]
-    machines = [kernel or name for name, kernel in hosts]
+    machines = [machine_of(host) for host in hosts]
     name = _node_name(hosts, machines, peers.index)
     first = sum(count for _, count, *_ in told[: peers.index])
     return Introduction(
@@ -92,6 +141,12 @@ def introduce(
         node=name,
         align_on=info.device if info and _are_apart([uuids for *_, uuids in told]) else None,
     )
+
+
+def machine_of(host: tuple[str, str]) -> str:
+    """What tells a machine, by its name and kernel, from all others."""
+    name, kernel = host
+    return kernel or name
 
 
 def _node_name(hosts: Sequence[tuple[str, str]], machines: Sequence[str], index: int) -> str:

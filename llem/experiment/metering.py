@@ -1,17 +1,17 @@
 """The meter of one run: what is asked of it, and what becomes of its answers."""
 
 import contextlib
-import sys
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from llem import measure
 from llem.domain.conditions import Evidence, GpuProcess, RequestSpan
 from llem.domain.config import BaselineConfig, EnergyConfig
-from llem.domain.energy import BaselineMethod, EnergyBreakdown
+from llem.domain.energy import BaselineMethod, EnergyBreakdown, Sensor
 from llem.domain.environment import EnvironmentSnapshot
 from llem.errors import ConfigError, MeterError
-from llem.protocols import BackendInfo, Clock, Device, Edge, EnergyMeter
+from llem.experiment.gpus import holds_context
+from llem.protocols import Clock, Device, Edge, EnergyMeter
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,20 +53,41 @@ class Metering:
         """Whether there is a meter."""
         return self._meter is not None
 
-    def open(self, config: EnergyConfig, info: BackendInfo | None) -> None:
+    def open(self, config: EnergyConfig, uuids: Sequence[str] | None) -> None:
         """
         Open the meter.
+
+        Args:
+            config: Which one is asked for.
+            uuids: The GPUs that the run uses. None: those that CUDA shows to this process.
 
         Raises:
             MeterError: One that is asked for by name does not answer.
         """
         if isinstance(self._wanted, str):
-            uuids = None if info is None else info.device_uuids
             self._meter, self.not_measured = measure.open_meter(config, uuids=uuids)
         elif self._wanted is None:
             self.not_measured = ("meter is None: no meter was asked for",)
         else:
             self._meter = self._wanted
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """The GPUs that are metered, where others could be. Empty: a meter of the caller's own."""
+        if not isinstance(self._wanted, str):
+            return ()
+        return tuple(one.uuid for one in self.devices if one.sensor is not Sensor.RAPL)
+
+    def narrow(self, config: EnergyConfig, uuids: Sequence[str]) -> None:
+        """
+        Meter the GPUs *uuids* alone, which are some of those that are.
+
+        Raises:
+            MeterError: They do not answer any more.
+        """
+        self.close()
+        self.open(config, uuids)
+        self.find_devices()
 
     def find_devices(self) -> None:
         """
@@ -222,9 +243,3 @@ class Metering:
         except Exception as error:  # noqa: BLE001  # a meter may be anyone's
             said = measure.plain_text(error)
             self.not_measured = (f"the meter failed: {type(error).__name__}: {said}",)
-
-
-def holds_context() -> bool:
-    """Whether this process has a CUDA context, as far as torch knows."""
-    torch: Any = sys.modules.get("torch")
-    return torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()

@@ -4,7 +4,6 @@ import contextlib
 import importlib.metadata
 import math
 import secrets
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from llem import measure
-from llem.codec import measurement_config_hash, to_mapping
+from llem.codec import to_mapping
 from llem.domain.conditions import Conditions, Evidence
 from llem.domain.config import ExperimentConfig
 from llem.domain.environment import EnvironmentSnapshot
@@ -29,8 +28,10 @@ from llem.errors import (
 )
 from llem.experiment.conclusion import conclude
 from llem.experiment.dating import Dates
-from llem.experiment.joint import Introduction, agree, introduce, reason_of
-from llem.experiment.metering import Metering, holds_context
+from llem.experiment.gpus import gpus_in_use
+from llem.experiment.gpus import synchronize as synchronize_torch
+from llem.experiment.joint import Introduction, agree, introduce, reason_of, share
+from llem.experiment.metering import Metering
 from llem.protocols import (
     BackendInfo,
     BatchOutput,
@@ -77,7 +78,8 @@ class Experiment:
     Args:
         config: What is run. Its ``backend`` names the engine.
         info: What the engine says of itself, such as the GPUs it runs on, which are then the ones
-            that are metered. None: all GPUs that this process can see are.
+            that are metered. None: all GPUs that this process can see are; of several processes,
+            those that torch uses in each, or else each machine's are divided among its processes.
         meter: What reads the energy: one of your own, "auto" for what the configuration asks for,
             or None.
         synchronize: Returns once all work on the devices is done. None: torch's, where it is used.
@@ -112,7 +114,7 @@ class Experiment:
     ) -> None:
         self.config = config
         self._info = info
-        self._synchronize = synchronize or _synchronize_torch
+        self._synchronize = synchronize or synchronize_torch
         self._peak_memory_mb = peak_memory_mb or (lambda: None)
         self._experiment_id = experiment_id
         self._clock = clock or measure.SystemClock()
@@ -145,7 +147,7 @@ class Experiment:
         self._stage = "over"
         with self._failure_told():
             # The meter goes first: while it is open the driver stays awake for whoever asks it.
-            self._metering.open(self.config.energy, self._info)
+            self._metering.open(self.config.energy, self._own_gpus())
             try:
                 self._prepare()
             except BaseException:
@@ -176,14 +178,23 @@ class Experiment:
         self._metering.start()
         self._begin_window()
 
+    def _own_gpus(self) -> tuple[str, ...] | None:
+        """The GPUs that this process uses. None: nobody says, so that it is all that it sees."""
+        if self._info is not None:
+            return self._info.device_uuids
+        return gpus_in_use() if self._peers is not None else None
+
     def _meet_peers(self, peers: Peers) -> None:
         self._experiment_id = agree(
             peers,
             experiment_id=self._experiment_id
             or _new_experiment_id(self.config.model, self._dates.now),
-            config_hash=measurement_config_hash(to_mapping(self.config)),
+            config=to_mapping(self.config),
             llem_version=llem_version(),
         )
+        shared = share(peers, () if self._own_gpus() is not None else self._metering.gpus)
+        if shared is not None:
+            self._metering.narrow(self.config.energy, shared)
         self._introduced = introduce(
             peers, self._metering.devices, measure.own_processes(), self._info
         )
@@ -469,8 +480,3 @@ class Experiment:
 
 def _new_experiment_id(model: str, start: datetime) -> str:
     return f"{model}_{start:%Y%m%d_%H%M%S}_{secrets.token_hex(4)}"
-
-
-def _synchronize_torch() -> None:
-    if holds_context():
-        sys.modules["torch"].cuda.synchronize()

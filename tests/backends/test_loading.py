@@ -256,3 +256,67 @@ def test_library_settings_are_left_as_they_were(backend, small):
         assert settings() == before
     finally:
         huggingface_hub.utils.enable_progress_bars()
+
+
+class Gpus:
+    """Stands in for CUDA, with so many GPUs, of which work on one of *broken* fails."""
+
+    def __init__(self, monkeypatch, count: int, broken: tuple[str, ...] = ()) -> None:
+        self.used: list[str] = []
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+
+        def zeros(_size: int, device: torch.device) -> torch.Tensor:
+            self.used.append(str(device))
+            if str(device) in broken:
+                raise RuntimeError("CUDA error")
+            return torch.ones(1)
+
+        monkeypatch.setattr(loading.torch, "zeros", zeros)
+
+
+@pytest.mark.parametrize("setting", [None, "cuda"])
+@pytest.mark.parametrize(
+    ("local_rank", "count", "device"),
+    [
+        (None, 4, "cuda:0"),
+        ("0", 4, "cuda:0"),
+        ("3", 4, "cuda:3"),
+        ("5", 4, "cuda:1"),
+        ("x", 4, "cuda:0"),
+    ],
+)
+def test_each_rank_of_a_machine_has_a_gpu(monkeypatch, setting, local_rank, count, device) -> None:
+    """No other one is touched, where a context would take memory."""
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if local_rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+    gpus = Gpus(monkeypatch, count)
+
+    assert str(loading.pick_device(setting)) == device
+    assert gpus.used == [device]
+
+
+def test_a_gpu_that_is_named_is_taken(monkeypatch) -> None:
+    """Whatever the rank."""
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    gpus = Gpus(monkeypatch, 4)
+
+    assert str(loading.pick_device("cuda:2")) == "cuda:2"
+    assert gpus.used == ["cuda:2"]
+
+
+def test_without_a_gpu_it_is_the_cpu(monkeypatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    Gpus(monkeypatch, 0)
+
+    assert str(loading.pick_device(None)) == "cpu"
+
+
+def test_a_gpu_that_does_not_work_is_told(monkeypatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    Gpus(monkeypatch, 2, broken=("cuda:1",))
+
+    with pytest.raises(BackendError, match=r"device 'cuda' cannot be used here: use one of cuda:0"):
+        loading.pick_device(None)

@@ -1,6 +1,7 @@
 """What a run of a model is said to have been."""
 
 import time
+from types import SimpleNamespace
 
 import attrs
 import pytest
@@ -508,6 +509,15 @@ def test_memory_of_a_gpu(backend, small, monkeypatch):
 
     assert peak == 3.0
     assert called == ["cuda:1", "empty_cache"]
+
+
+@pytest.mark.parametrize(
+    ("name", "uuid"),
+    [("NVIDIA H200", "GPU-c0ffee"), ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "MIG-c0ffee")],
+)
+def test_a_mig_instance_is_told_from_a_gpu(name, uuid):
+    """The driver knows neither by the name of the other."""
+    assert pytorch._uuid_of(SimpleNamespace(name=name, uuid="c0ffee")) == uuid
 
 
 def test_device_work_is_waited_for(backend, small, monkeypatch):

@@ -37,7 +37,7 @@ CONFIG = ExperimentConfig(
     n=PLAN.get("n", 16),
     device="cpu",
     synthetic_dataset=SyntheticDataset(input_len=8, output_len=4),
-    energy=EnergyConfig(backend="nvml" if "gpus" in PLAN else None),
+    energy=EnergyConfig(backend="nvml" if {"gpus", "bare"} & PLAN.keys() else None),
     baseline=BaselineConfig(
         enabled="baseline_s" in PLAN, duration_seconds=PLAN.get("baseline_s", 1)
     ),
@@ -54,7 +54,7 @@ class Sleeping(InferenceBackend):
         return "pytorch"
 
     def load(self, config: ExperimentConfig, /) -> BackendInfo:
-        self._prompts = [(1, 2, 3)] * config.n
+        self._prompts = [(index, 2, 3) for index in range(config.n)]
         return BackendInfo(device="cpu", device_name="none")
 
     def prompts(self) -> Any:
@@ -137,7 +137,11 @@ def main() -> None:
     calls = itertools.count()
 
     def generating(self: Sleeping, batch: Any, /) -> BatchOutput:
-        misbehave("run" if next(calls) else "warmup")
+        is_run = next(calls) > 0
+        misbehave("run" if is_run else "warmup")
+        if is_run:
+            with Path(PLAN["said"], f"{RANK}.prompts").open("a", encoding="ascii") as file:
+                file.writelines(f"{prompt[0]}\n" for prompt in batch)
         return generate(self, batch)
 
     signs.LOOK_S, signs.SILENT_S = 0.5, PLAN.get("silent_s", signs.SILENT_S)
@@ -147,7 +151,12 @@ def main() -> None:
         torch.distributed.init_process_group("gloo")
     try:
         with llem.Ranks(root, timeout_s=PLAN.get("timeout_s", 60)) as ranks:
-            llem.run_experiment(CONFIG, backend=engine(), peers=ranks, clock=WrongClock())
+            if "bare" in PLAN:
+                with llem.Experiment(CONFIG, peers=ranks) as run:
+                    time.sleep(0.2)
+                    run.record(input_tokens=3, output_tokens=4, latency_s=0.1, ttft_s=0.05)
+            else:
+                llem.run_experiment(CONFIG, backend=engine(), peers=ranks, clock=WrongClock())
             misbehave("before keep")
             kept = ranks.keep() if RANK not in PLAN.get("keep_not", ()) else None
     except (llem.LlemError, KeyboardInterrupt, RuntimeError) as error:

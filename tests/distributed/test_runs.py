@@ -75,6 +75,17 @@ def test_two_ranks_on_one_gpu(launcher, root) -> None:
     assert result.multi_gpu is None
 
 
+def test_each_prompt_is_run_once(launcher, tmp_path) -> None:
+    """By one of the ranks, each of which has some."""
+    ended = launcher.run(3, n=16)
+
+    assert ended.status == 0, ended.out
+    files = sorted((tmp_path / "said").glob("*.prompts"))
+    shares = [[int(line) for line in file.read_text().split()] for file in files]
+    assert sorted(map(len, shares)) == [5, 5, 6]
+    assert sorted(prompt for share in shares for prompt in share) == [*range(16)]
+
+
 def test_a_rank_with_several_gpus(launcher, root) -> None:
     """All of them are measured, and come in the order of the ranks."""
     ended = launcher.run(2, gpus={"0": ["GPU-0", "GPU-1"], "1": ["GPU-2", "GPU-3"]})
@@ -85,6 +96,19 @@ def test_a_rank_with_several_gpus(launcher, root) -> None:
     assert [device.gpu_index for device in result.devices] == [0, 1, 2, 3]
     watts = 100 + 110 + 120 + 130
     assert result.total_energy_j == pytest.approx(watts * result.total_inference_time_sec, rel=0.01)
+
+
+def test_gpus_that_no_rank_names_are_shared_out(launcher, root) -> None:
+    """An engine of one's own says nothing of them, and torchrun shows each rank all of them."""
+    ended = launcher.run(4, bare=True)
+
+    assert ended.status == 0, ended.out
+    result = kept(root)
+    assert [[device.uuid for device in one.devices] for one in result.process_results] == [
+        [f"GPU-{2 * rank}", f"GPU-{2 * rank + 1}"] for rank in range(4)
+    ]
+    assert len(result.devices) == 8
+    assert result.aggregation.gpu_attribution_verified
 
 
 def test_idle_power_is_measured_while_all_are_idle(launcher, root) -> None:
@@ -210,7 +234,7 @@ def test_ranks_that_differ(launcher, root) -> None:
     ended = launcher.run(2, models={"0": "one", "1": "another"})
 
     assert ended.status != 0
-    assert "rank 1 runs another configuration than rank 0" in ended.said[0]
+    assert "rank 1 does not run what rank 0 does: model another and not one" in ended.said[0]
     assert not ResultStore(root)
 
 

@@ -139,6 +139,32 @@ def test_the_environment_has_each_gpu_of_all_machines_once() -> None:
     assert snapshot.python_version == "3.12"
 
 
+def test_other_software_than_that_of_the_record_is_told() -> None:
+    """Of whom, and of what; the record has room for one environment."""
+    first = machine(python_version="3.12", installed_packages=("a==1", "torch==2.13", "x==1"))
+    other = machine(python_version="3.12", installed_packages=("a==1", "torch==2.12", "y==2"))
+    seen = [first, other, first, other]
+
+    result = run_of(*(part(i, environment_snapshot=one) for i, one in enumerate(seen)))
+
+    (warning,) = result.aggregation.warnings
+    assert warning == (
+        "ranks 1, 3 ran under other conditions than rank 0, which are those of the record: torch "
+        "2.12 and not 2.13, x None and not 1, y 2 and not None"
+    )
+    alike = run_of(part(0, environment_snapshot=first), part(1, environment_snapshot=first))
+    assert alike.aggregation.warnings == ()
+
+
+def test_many_differences_are_not_listed_one_by_one() -> None:
+    seen = [machine(installed_packages=tuple(f"p{i}=={v}" for i in range(9))) for v in (1, 2)]
+
+    result = run_of(*(part(i, environment_snapshot=one) for i, one in enumerate(seen)))
+
+    (warning,) = result.aggregation.warnings
+    assert warning.endswith("p4 2 and not 1 and 4 more")
+
+
 def test_gpus_without_identity_are_all_kept() -> None:
     """None of them is known to be another one."""
     seen = machine(gpu(None), gpu(None))

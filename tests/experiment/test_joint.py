@@ -1,6 +1,7 @@
 """Ranks agree on what they run, and each knows what it is among the others."""
 
 import json
+import re
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +13,13 @@ import attrs
 import pytest
 
 import llem.experiment.joint
+from llem.codec import to_mapping
 from llem.domain.conditions import Conditions
+from llem.domain.config import ExperimentConfig, WarmupConfig
 from llem.domain.energy import Sensor
 from llem.domain.process import RawProcessResult
 from llem.errors import AggregationError, BackendError
-from llem.experiment.joint import Introduction, agree, introduce, reason_of
+from llem.experiment.joint import Introduction, agree, introduce, reason_of, share
 from llem.protocols import BackendInfo, Clock, ClockComparison, Device, Peers
 
 T = TypeVar("T")
@@ -79,7 +82,7 @@ def together(count: int, do: Callable[[Peers], T]) -> list[T]:
         return list(pool.map(do, [Rank(room, rank) for rank in range(count)]))
 
 
-Told = dict[str, str]
+Told = dict[str, Any]
 
 
 def refusals(*told: Told) -> list[str]:
@@ -93,8 +96,9 @@ def refusals(*told: Told) -> list[str]:
     return together(len(told), refused)
 
 
-def telling(**fields: str) -> Told:
-    return {"experiment_id": "e", "config_hash": "0" * 16, "llem_version": "1.0", **fields}
+def telling(*, experiment_id: str = "e", llem_version: str = "1.0", **settings: Any) -> Told:
+    config = to_mapping(ExperimentConfig(**settings))
+    return {"experiment_id": experiment_id, "llem_version": llem_version, "config": config}
 
 
 def test_the_experiment_is_that_of_rank_0() -> None:
@@ -105,22 +109,35 @@ def test_the_experiment_is_that_of_rank_0() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "what"), [("config_hash", "configuration"), ("llem_version", "version of llem")]
+    ("odd", "what"),
+    [
+        (telling(n=10), "n 10 and not 30"),
+        (telling(warmup=WarmupConfig(n_warmup=1)), "warmup.n_warmup 1 and not 5"),
+        (telling(passthrough_kwargs={"a": [1]}), "passthrough_kwargs.a [1] and not None"),
+        (telling(llem_version="2.0"), "llem 2.0 and not 1.0"),
+        (telling(n=1, model="m"), "model m and not builtin:tiny-llama, n 1 and not 30"),
+    ],
 )
-@pytest.mark.parametrize("odd", [1, 2])
-def test_a_rank_that_runs_something_else_is_named(field: str, what: str, odd: int) -> None:
+@pytest.mark.parametrize("place", [1, 2])
+def test_a_rank_that_runs_something_else_is_named(odd: Told, what: str, place: int) -> None:
     """To every rank, with what it runs and what rank 0 does."""
-    told = [telling(**{field: "mine" if rank == odd else "theirs"}) for rank in range(3)]
+    texts = refusals(*(odd if rank == place else telling() for rank in range(3)))
 
-    texts = refusals(*told)
+    text = f"rank {place} does not run what rank 0 does: {what}; start all ranks alike"
+    assert texts == [text] * 3
 
-    assert texts == [texts[0]] * 3
-    assert texts[0].startswith(f"rank {odd} runs another {what} than rank 0, mine and not theirs")
-    assert "start all ranks alike" in texts[0]
+
+def test_a_difference_that_has_no_name_is_one_of_the_hash() -> None:
+    """An empty object has no setting in it, and is not the same as none."""
+    told = [{**telling(), "config": {"model": "m", "x": x}} for x in ({}, None)]
+
+    (text, _) = refusals(*told)
+
+    assert re.match(r"rank 1 does not run what rank 0 does: hash \w{16} and not \w{16};", text)
 
 
 def test_the_first_rank_that_differs_is_named() -> None:
-    texts = refusals(telling(), telling(config_hash="1" * 16), telling(config_hash="2" * 16))
+    texts = refusals(telling(), telling(n=1), telling(n=2))
 
     assert all(text.startswith("rank 1 ") for text in texts)
 
@@ -150,6 +167,48 @@ def introduced(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Introducti
         return together(len(ones), act)
 
     return introduce_all
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
+    """Has ranks share GPUs, each on the machine, and seeing those, that it says."""
+    here = threading.local()
+    monkeypatch.setattr(llem.experiment.joint, "identity", lambda: here.host)
+
+    def share_all(*ones: tuple[tuple[str, str], str]) -> list[Any]:
+        def act(peers: Peers) -> Any:
+            here.host, seen = ones[peers.index]
+            return share(peers, tuple(seen))
+
+        return [None if one is None else "".join(one) for one in together(len(ones), act)]
+
+    return share_all
+
+
+A, B = ("a", ONE), ("b", OTHER)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "shares"),
+    [
+        ([(A, "wxyz")], [None]),
+        ([(A, "wx"), (A, "wx")], ["w", "x"]),
+        ([(A, "wxyz"), (A, "wxyz")], ["wx", "yz"]),
+        ([(A, "wxyz")] * 3, ["w", "x", "yz"]),
+        ([(A, "w")] * 2, ["w", "w"]),
+        ([(A, "wx")] * 3, ["w", "w", "x"]),
+        # Each knows its own, or was shown its own, or is alone on its machine.
+        ([(A, ""), (A, "")], [None, None]),
+        ([(A, "w"), (A, "x")], [None, None]),
+        ([(A, "wx"), (B, "wx")], [None, None]),
+        ([(A, "wx"), (B, "yz"), (A, "wx"), (B, "yz")], ["w", "y", "x", "z"]),
+        # One that knows its own leaves the others' to them.
+        ([(A, "wx"), (A, ""), (A, "wx")], ["w", None, "x"]),
+    ],
+)
+def test_gpus_that_nobody_names_are_shared(shared, ranks, shares) -> None:
+    """Among the ranks of a machine, in their order; all are metered by one."""
+    assert shared(*ranks) == shares
 
 
 def gpus(*uuids: str) -> list[Device]:
