@@ -107,7 +107,8 @@ def wait_for_all() -> None:
 def misbehave(place: str) -> None:
     """Leave word that this rank came there, and do what the plan says that it does."""
     Path(PLAN["said"], f"{RANK}.{place}").touch()
-    for rank, where, how in PLAN.get("faults", ()):
+    is_again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    for rank, where, how in () if is_again else PLAN.get("faults", ()):
         if (rank, where) == (RANK, place):
             wait_for_all()
             if how == "kill":
@@ -123,16 +124,31 @@ def misbehave(place: str) -> None:
             time.sleep(0.5)
 
 
-def main() -> None:
-    """Run, and keep; then say what was kept."""
-    root = Path(PLAN["roots"][RANK] if "roots" in PLAN else PLAN["root"])
+def hook() -> None:
+    """Have this rank follow its plan wherever ranks meet, and at each prompt."""
     exchange, generate = board.Board.exchange, Sleeping.generate
+    tell, wait_for, part = board.Board.tell, board.Board.wait_for, board.Board.part
 
     def exchanging(self: board.Board, stage: str, value: Any, **how: Any) -> Any:
         misbehave(f"before {stage}")
         told = exchange(self, stage, value, **how)
         misbehave(f"after {stage}")
         return told
+
+    def telling(self: board.Board, key: str, value: Any = None) -> None:
+        misbehave(f"before {key}")
+        tell(self, key, value)
+        misbehave(f"after {key}")
+
+    def waiting(self: board.Board, key: str, *about: Any, **how: Any) -> Any:
+        misbehave(f"before {key}")
+        told = wait_for(self, key, *about, **how)
+        misbehave(f"after {key}")
+        return told
+
+    def parting(self: board.Board, **how: Any) -> None:
+        misbehave("before part")
+        part(self, **how)
 
     calls = itertools.count()
 
@@ -146,24 +162,44 @@ def main() -> None:
 
     signs.LOOK_S, signs.SILENT_S = 0.5, PLAN.get("silent_s", signs.SILENT_S)
     board.Board.exchange = exchanging  # type: ignore[method-assign]
+    board.Board.tell = telling  # type: ignore[method-assign]
+    board.Board.wait_for = waiting  # type: ignore[method-assign]
+    board.Board.part = parting  # type: ignore[method-assign]
     Sleeping.generate = generating  # type: ignore[method-assign]
+
+
+def measure(ranks: llem.Ranks) -> None:
+    """Once, as the plan says."""
+    if "bare" in PLAN:
+        with llem.Experiment(CONFIG, peers=ranks) as run:
+            time.sleep(0.2)
+            run.record(input_tokens=3, output_tokens=4, latency_s=0.1, ttft_s=0.05)
+    else:
+        llem.run_experiment(CONFIG, backend=engine(), peers=ranks, clock=WrongClock())
+
+
+def main() -> None:
+    """Run, and keep; then say what was kept."""
+    root = Path(PLAN["roots"][RANK] if "roots" in PLAN else PLAN["root"])
+    hook()
+    if "words" in PLAN:
+        from llem.cli import status_of
+
+        raise SystemExit(status_of(["run", "--root", str(root), *PLAN["words"]]))
     if PLAN.get("own_group"):
         torch.distributed.init_process_group("gloo")
     try:
         with llem.Ranks(root, timeout_s=PLAN.get("timeout_s", 60)) as ranks:
-            if "bare" in PLAN:
-                with llem.Experiment(CONFIG, peers=ranks) as run:
-                    time.sleep(0.2)
-                    run.record(input_tokens=3, output_tokens=4, latency_s=0.1, ttft_s=0.05)
-            else:
-                llem.run_experiment(CONFIG, backend=engine(), peers=ranks, clock=WrongClock())
+            if PLAN.get("group_inside"):
+                torch.distributed.init_process_group("gloo")
+            measure(ranks)
             misbehave("before keep")
             kept = ranks.keep() if RANK not in PLAN.get("keep_not", ()) else None
     except (llem.LlemError, KeyboardInterrupt, RuntimeError) as error:
         told = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
         Path(PLAN["said"], f"{RANK}.txt").write_text(told, "utf-8")
         raise SystemExit(1) from None
-    if PLAN.get("own_group"):
+    if torch.distributed.is_initialized():
         total = torch.ones(1)
         torch.distributed.all_reduce(total)
         assert total.item() == int(os.environ["WORLD_SIZE"])

@@ -8,11 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from llem.distributed import clocks
+from llem.distributed import clocks, signs
 from llem.distributed.board import STOPPED, Board
 from llem.distributed.errand import GivenUpError, LocalStore, PatientStore, within
 from llem.distributed.orders import Orders, StopOrderError
+from llem.distributed.words import Word
 from llem.errors import ConfigError, IncompleteRunError
 
 
@@ -264,3 +267,136 @@ def test_the_quickest_answer_has_the_least_error() -> None:
 
     assert error_s == pytest.approx(0.02)
     assert abs(offset_s - 1000.0) <= error_s
+
+
+def test_who_gives_no_signs_any_more_is_gone(monkeypatch) -> None:
+    """Those who compute or wait give them all the while, whatever they do not say."""
+    monkeypatch.setattr(signs, "PERIOD_S", 0.02)
+    monkeypatch.setattr(signs, "LOOK_S", 0.05)
+    monkeypatch.setattr(signs, "SILENT_S", 0.5)
+    zero, one, two = boards(3, timeout_s=20)
+    one.signs.begin()
+    two.signs.begin()
+    threading.Timer(0.2, two.signs.end).start()
+    began = time.monotonic()
+
+    with pytest.raises(IncompleteRunError, match=r"^rank 2: no sign of life, last at being laun"):
+        zero.exchange("end", None)
+
+    one.signs.end()
+    assert 0.5 < time.monotonic() - began < 5
+
+
+def test_one_that_gave_none_yet_is_waited_for(monkeypatch) -> None:
+    """Its machine may be the last to start."""
+    monkeypatch.setattr(signs, "LOOK_S", 0.05)
+    monkeypatch.setattr(signs, "SILENT_S", 0.1)
+    zero, one = boards(2, timeout_s=20)
+    late = threading.Timer(0.5, lambda: one.exchange("join", None))
+    late.start()
+
+    assert zero.exchange("join", 1)[0] == 1
+    late.join()
+
+
+def test_who_lives_and_does_not_come_is_not_called_killed(monkeypatch) -> None:
+    """It hangs, or is slow."""
+    monkeypatch.setattr(signs, "PERIOD_S", 0.02)
+    monkeypatch.setattr(signs, "LOOK_S", 0.05)
+    zero, one = boards(2)
+    one.signs.begin()
+
+    with pytest.raises(IncompleteRunError, match=r": hanging, or slower than ranks wait"):
+        zero.exchange("end", None)
+
+    one.signs.end()
+
+
+def test_words_are_read_as_they_were_said() -> None:
+    """The first of each rank; one who is interrupted in saying it may say it again."""
+    zero, one, two = boards(3)
+    one.fail("it said\nthis")
+    one.fail("and that")
+    two._words.say(Word(rank=2, text="first", kind="fault", blamed=[2]))
+    two.fail("second")
+
+    with pytest.raises(IncompleteRunError, match=r"^rank 1: it said\nthis; rank 2: first$"):
+        zero.exchange("end", None)
+
+
+def test_ranks_with_the_same_fault_are_told_together() -> None:
+    """A thousand lines would hide what they say."""
+    five = boards(5)
+    for board in five[1:]:
+        board.fail("no such model")
+
+    with pytest.raises(IncompleteRunError, match=r"^ranks 1-4: no such model$"):
+        five[0].exchange("end", None)
+
+
+def test_what_was_said_outlives_the_store(monkeypatch) -> None:
+    """Its host may have said why it leaves, and left."""
+    zero, one = boards(2)
+    zero.fail("the disk is full")
+    assert one._words.said()
+
+    def gone(*_: Any) -> None:
+        raise ConnectionResetError
+
+    for name in ("check", "get", "set", "multi_get", "add"):
+        monkeypatch.setattr(one._bare, name, gone)
+    with pytest.raises(IncompleteRunError, match=r"^rank 0: the disk is full$"):
+        one.exchange("end", None)
+
+
+def test_a_store_that_is_gone_is_told() -> None:
+    """And that rank 0, or its machine, took it along."""
+
+    class Gone(LocalStore):
+        def check(self, keys: Any) -> bool:
+            raise ConnectionResetError("reset by peer")
+
+    one = Board(Gone(), 1, 2, 0.5, lambda: None)
+
+    with pytest.raises(IncompleteRunError, match=r"cannot be reached any more: ConnectionResetE"):
+        one.exchange("end", None)
+    assert one.is_to_tell()
+
+
+def test_who_is_behind_is_named_where_nobody_says_anything(monkeypatch) -> None:
+    """One hangs before the window, and the others cannot begin it."""
+    monkeypatch.setattr("llem.distributed.words.GRACE_S", 0.2)
+    monkeypatch.setattr(signs, "PERIOD_S", 0.02)
+    three = boards(3)
+    at_once(*(lambda b=board: b.exchange("clocks", None) for board in three))
+    for board in three:
+        board.signs.begin()
+    for board in (three[0], three[2]):
+        board.come_to("align")
+
+    with pytest.raises(
+        IncompleteRunError,
+        match=r"^rank 1 did not come to the begin of the measured window \(rank 1 was last at "
+        r"comparing clocks\): no answer$",
+    ):
+        raise three[0].lost("no answer")
+
+    for board in three:
+        board.signs.end()
+
+
+@given(st.sets(st.integers(0, 40)), st.integers(1, 40))
+def test_what_is_present_is_found(present: set[int], count: int) -> None:
+    """In few questions where all are, or few are not."""
+    store, asked = LocalStore(), []
+    for key in present:
+        store.set(str(key), "1")
+    check = store.check
+    store.check = lambda keys: asked.append(keys) or check(keys)  # type: ignore[method-assign]
+    keys = [str(key) for key in range(count)]
+
+    found = PatientStore(store, 5.0, lambda: None).present(keys)
+
+    assert found == [key for key in keys if int(key) in present]
+    missing = count - len(found)
+    assert len(asked) <= 1 + 2 * missing * max(count - 1, 1).bit_length()

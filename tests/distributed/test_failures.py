@@ -59,15 +59,53 @@ def test_a_rank_that_is_killed(launcher, root, stage, victim) -> None:
         assert states(root) == []
 
 
-def test_a_rank_that_is_killed_once_the_result_is_kept(launcher, root) -> None:
-    """It is kept once, and what is left of the run is known to be done with."""
-    ended = launcher.run(3, faults=[[1, "before kept", "kill"]])
+QUICK = ["--warmup.enabled=false", "--energy.backend", "none", "--num-prompts", "4"]
 
-    assert len(ResultStore(root)) == 1
-    assert "the result was kept at" in ended.said[0] or ended.said[0] == "kept"
+
+@pytest.mark.parametrize("place", ["before kept", "before part"])
+@pytest.mark.parametrize("how", ["kill", "terminate"])
+@pytest.mark.parametrize("victim", [1, 0])
+def test_a_rank_that_ends_once_the_result_is_kept(launcher, root, place, how, victim) -> None:
+    """It is kept once, and told, with no word of what is none of a person's business."""
+    ended = launcher.run(3, faults=[[victim, place, how]], words=QUICK)
+
+    (key,) = ResultStore(root)
+    # The launcher has a traceback of its own.
+    assert "/llem/" not in "".join(line for line in ended.out.splitlines() if "File " in line)
+    assert f"{key}/result.json" in ended.out or (victim, how) == (0, "kill")
     for folder in states(root):
-        aggregate(folder)
-    assert len(ResultStore(root)) == 1
+        assert aggregate(folder).returncode == 0
+    assert [*ResultStore(root)] == [key]
+
+
+@pytest.mark.parametrize("place", ["before kept", "before part", "run"])
+def test_ranks_that_the_launcher_starts_again(launcher, root, place) -> None:
+    """There is one result, whether the first attempt has kept it or not."""
+    process = launcher.start(
+        2,
+        {"faults": [[1, place, "kill"]], "words": QUICK, "timeout_s": 20},
+        "--standalone",
+        "--max-restarts",
+        "1",
+    )
+
+    ended = launcher.end(process)
+
+    assert ended.status == 0, ended.out
+    (key,) = ResultStore(root)
+    assert f"{key}/result.json" in ended.out
+    has_kept = place != "run"
+    assert ("an earlier attempt of the launcher has kept" in ended.out) is has_kept
+
+
+def test_a_keep_that_fails_is_told_at_once(launcher, root) -> None:
+    """Nobody waits for the result of one that cannot put it."""
+    began = time.monotonic()
+
+    ended = launcher.run(2, faults=[[0, "before kept", "raise"]], timeout_s=300)
+
+    assert time.monotonic() - began < 60
+    assert ended.said[1].startswith("IncompleteRunError: rank 0: RuntimeError: the engine broke")
 
 
 def test_a_rank_that_raises(launcher, root) -> None:

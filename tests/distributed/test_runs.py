@@ -202,9 +202,10 @@ def test_nodes_with_clocks_of_their_own(launcher, root) -> None:
     assert -5 < times[0] < times[-1] < 60
 
 
-def test_a_process_group_of_the_program(launcher, root) -> None:
-    """It is met in, and left as it was."""
-    ended = launcher.run(2, own_group=True)
+@pytest.mark.parametrize("when", ["own_group", "group_inside"])
+def test_a_process_group_of_the_program(launcher, root, when) -> None:
+    """It is left as it was, and an engine may make its own meanwhile."""
+    ended = launcher.run(2, **{when: True})
 
     assert ended.status == 0, ended.out
     assert kept(root).aggregation.num_processes == 2
