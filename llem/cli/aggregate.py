@@ -11,7 +11,12 @@ from llem.cli.output import (
     writing_store,
 )
 from llem.distributed import finish
+from llem.errors import ResultNotFoundError
 from llem.store import Spool
+from llem.store.layout import STATE_NAME
+
+MAX_NAMED = 5
+"""Folders of runs that a message names."""
 
 
 def aggregate_verb(
@@ -35,8 +40,25 @@ def aggregate_verb(
         Make a result without processes that left nothing, or nothing whole. It says which, and
         what the others left stays.
     """
-    spool = Spool(folder)
+    spool = _spool_at(folder)
     store = writing_store(spool.root if root is None else root)
     kept = finish(spool, store, allow_incomplete=allow_incomplete)
     tell_kept(kept, as_json=as_json)
     return 0
+
+
+def _spool_at(folder: Path) -> Spool:
+    """
+    What the processes of a run left in *folder*.
+
+    Raises:
+        ResultNotFoundError: It has such folders in it, and is none.
+    """
+    states = folder if folder.name == STATE_NAME else folder / STATE_NAME
+    runs = sorted(states.glob("*/")) if states.is_dir() else []
+    if runs:
+        raise ResultNotFoundError(
+            f"{folder}: is no folder of a run: name one of {', '.join(map(str, runs[:MAX_NAMED]))}"
+            + ("" if len(runs) <= MAX_NAMED else f" and {len(runs) - MAX_NAMED} more")
+        )
+    return Spool(folder)

@@ -17,6 +17,7 @@ from llem.errors import ConfigError, LlemError, ResultNotFoundError
 from llem.report.figures import printable
 from llem.report.summary import Line
 from llem.store import ResultStore
+from llem.store.layout import STATE_NAME
 from llem.store.reading import MAX_JSON_BYTES, MAX_MEASURED_BYTES
 
 DEFAULT_ROOT = "results"
@@ -131,7 +132,8 @@ def readable(root: str, max_json_mib: int) -> tuple[list[tuple[str, ExperimentRe
             raise ResultNotFoundError(
                 f"{root}: there is no such directory: name one that results are kept in"
             )
-        say(f"no results in {root}: `llem run` makes one")
+        left = "; `llem verify` says what ranks left" if (store.root / STATE_NAME).exists() else ""
+        say(f"no results in {root}: `llem run` makes one{left}")
     with reading_progress() as progress:
         for done, key in enumerate(keys):
             progress(done, len(keys))

@@ -1,8 +1,10 @@
 """What a rank measured, left in the folder of the run, or elsewhere where that cannot be."""
 
 import os
+import shutil
 import tempfile
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from llem.domain.conditions import Conditions
@@ -52,8 +54,8 @@ def _sheltered(
     # Samples may be what was at fault: the record alone is better than nothing.
     for samples, kept in ((timeseries, ""), (None, ", without its samples,")):
         for place in dict.fromkeys([tempfile.gettempdir(), os.path.expanduser("~")]):
-            with suppress(LlemError, OSError):
-                shelter = Spool.of(tempfile.mkdtemp(prefix="llem-", dir=place), manifest.run_id)
+            with suppress(LlemError, OSError), _new_folder(place) as root:
+                shelter = Spool.of(root, manifest.run_id)
                 shelter.begin(manifest)
                 shelter.leave(process, conditions, samples)
                 return StoreWriteError(
@@ -65,3 +67,14 @@ def _sheltered(
         f"{fault}; nor could it be put elsewhere, so that what rank {rank} measured is lost: make "
         "room for it, or name another place by TMPDIR, and run again"
     )
+
+
+@contextmanager
+def _new_folder(place: str) -> Iterator[str]:
+    """A new folder in *place*, which is gone where the block fails."""
+    folder = tempfile.mkdtemp(prefix="llem-", dir=place)
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

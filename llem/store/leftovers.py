@@ -120,9 +120,10 @@ def _left_in(spool: Spool) -> tuple[str, str] | None:
     except ResultAccessError as fault:
         is_folder = os.path.isdir(path) and not os.path.islink(path)
         return "access" if is_folder else "state", str(fault)
-    if not count and time.time() - _changed(path) / 1e9 < staging.UNLOCKED_S:
-        return None
-    if not count and not os.path.lexists(spool.folder / RUN_NAME):
-        return "state", f"{path}: holds nothing of a run"
+    if not count:
+        is_young = time.time() - _changed(path) / 1e9 < staging.UNLOCKED_S
+        return None if is_young else ("state", f"{path}: holds nothing that a process measured")
     words = f"is a run that was not aggregated, with files of {count} of its processes"
+    if not os.path.lexists(spool.folder / RUN_NAME):
+        words += f", and without {RUN_NAME}, of which each machine of the run has had a copy"
     return "unfinished", f"{path}: {words}; no process of this machine works on it"

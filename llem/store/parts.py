@@ -271,7 +271,9 @@ def no_folder(folder: str, fault: OSError | ValueError) -> LlemError:
     if isinstance(fault, ValueError):
         return ResultNotFoundError(f"{folder!r}: is no path: {fault}")
     if isinstance(fault, FileNotFoundError):
-        return ResultNotFoundError(f"{folder}: there is no state of a run")
+        return ResultNotFoundError(
+            f"{folder}: there is no state of a run: it was aggregated, or lies elsewhere"
+        )
     return ResultAccessError(f"{folder}: is no folder of a run: {fault.strerror}")
 
 

@@ -49,7 +49,7 @@ _ADVICE = {
     "sidecar_missing": "restore the file from a copy; the record itself is whole",
     "area": "take it away: the next put or repair makes a folder there",
     "claim": f"{_REPAIR} takes it away",
-    "state": "take it away: nothing of a run is in it",
+    "state": "take it away, or restore it from a copy: no result can be made of it",
     "staging": f"{_REPAIR} moves it aside; nothing that was said to be kept is in it",
 }
 _USUAL_ADVICE = f"restore its folder from a copy, or let {_REPAIR} move it aside"

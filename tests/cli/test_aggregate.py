@@ -1,13 +1,21 @@
 """``llem aggregate``: finishing a run whose processes have left what they measured."""
 
 import shutil
+import subprocess
+from datetime import timedelta
 
 import attrs
 import pytest
-from spooling import CONDITIONS, begun, process_of
+from spooling import CONDITIONS, RUN, begun, manifest_of, process_of
 
-from llem.store import ResultStore
+from llem.store import ResultStore, Spool
 from llem.testing import small_result
+
+
+def apart(index):
+    """What process *index* measured, on a device of its own number."""
+    devices = tuple(attrs.evolve(d, gpu_index=index) for d in process_of(index).devices)
+    return attrs.evolve(process_of(index), devices=devices)
 
 
 @pytest.fixture
@@ -17,8 +25,7 @@ def left(tmp_path):
     def leave(*indices: int):
         spool = begun(tmp_path / "root", 2)
         for index in indices:
-            devices = tuple(attrs.evolve(d, gpu_index=index) for d in process_of(index).devices)
-            spool.leave(attrs.evolve(process_of(index), devices=devices), CONDITIONS)
+            spool.leave(apart(index), CONDITIONS)
         return spool
 
     return leave
@@ -73,9 +80,7 @@ def test_without_what_is_missing(llem, left, tmp_path) -> None:
     again = llem("aggregate", spool.folder, "--allow-incomplete")
     assert again.status == 0
     assert len(ResultStore(tmp_path / "root")) == 1
-    left_later = process_of(1)
-    devices = tuple(attrs.evolve(device, gpu_index=1) for device in left_later.devices)
-    spool.leave(attrs.evolve(left_later, devices=devices), CONDITIONS)
+    spool.leave(apart(1), CONDITIONS)
     whole = llem("aggregate", spool.folder)
     assert whole.status == 0
     assert f"{key} is the same run without some of its processes" in whole.out
@@ -114,6 +119,86 @@ def test_what_is_no_state_of_a_run(llem, tmp_path, name) -> None:
     assert refused.status == 1
     assert name in refused.err
     assert refused.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["root", "root/.state"])
+def test_a_folder_of_runs(llem, left, tmp_path, name) -> None:
+    """The run is asked for, by name."""
+    spool = left(0)
+
+    refused = llem("aggregate", tmp_path / name)
+
+    assert refused.status == 1
+    assert f"name one of {spool.folder}" in refused.err
+    listed = llem("list", "--root", tmp_path / "root")
+    assert "`llem verify` says what ranks left" in listed.err
+
+
+def test_where_a_missing_part_may_lie(llem, tmp_path) -> None:
+    """On the machine that it was measured on."""
+    spool = Spool.of(tmp_path / "root", RUN)
+    spool.begin(attrs.evolve(manifest_of(2), places=("a:/x/.state/run", "b:/y/.state/run")))
+    spool.leave(process_of(0), CONDITIONS)
+
+    refused = llem("aggregate", spool.folder)
+
+    assert (
+        "rank 1: left nothing: see whether it measures still, or left it into b:/y" in refused.err
+    )
+
+
+def test_a_state_that_cannot_be_removed(llem, left, tmp_path) -> None:
+    """The result is kept elsewhere, and told; that the state stays is a warning."""
+    spool = left(0, 1)
+    place = str(tmp_path / "root")
+    bound = ["mount", "--bind", place, place], ["mount", "-o", "remount,ro,bind", place]
+    if any(subprocess.run(how, check=False, capture_output=True).returncode for how in bound):
+        pytest.skip("may not mount anything")
+    try:
+        done = llem("aggregate", spool.folder, "--root", tmp_path / "other")
+        again = llem("aggregate", spool.folder, "--root", tmp_path / "other")
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+    assert done.status == again.status == 0, done.err
+    (key,) = ResultStore(tmp_path / "other")
+    assert f"{key}/result.json" in done.out
+    assert "its result is kept, so take it away" in done.err
+
+
+def test_a_stranger_that_is_taken_away_later(llem, left, tmp_path) -> None:
+    """All of the run was there before, and its result is the same."""
+    spool = left(0, 1)
+    stray = spool.folder / "process-00007.json"
+    stray.write_text("{}")
+    assert llem("aggregate", spool.folder).status == 1
+    done = llem("aggregate", spool.folder, "--allow-incomplete")
+    stray.unlink()
+
+    again = llem("aggregate", spool.folder)
+
+    assert (done.status, again.status) == (0, 0), again.err
+    (key,) = ResultStore(tmp_path / "root")
+    kept = ResultStore(tmp_path / "root").get(key)
+    assert kept.aggregation.method == "late_aggregation"
+    assert not spool.folder.exists()
+
+
+def test_a_run_that_began_in_another_minute(llem, left, tmp_path) -> None:
+    """Without its first process; the whole one still says that it replaces that result."""
+    spool = left()
+    minute = CONDITIONS.start_time.replace(second=0, microsecond=0)
+    first = attrs.evolve(CONDITIONS, start_time=minute - timedelta(seconds=1))
+    later = attrs.evolve(CONDITIONS, start_time=minute + timedelta(seconds=1))
+    spool.leave(apart(1), later)
+    llem("aggregate", spool.folder, "--allow-incomplete")
+    (incomplete,) = ResultStore(tmp_path / "root")
+    spool.leave(apart(0), first)
+
+    whole = llem("aggregate", spool.folder)
+
+    assert len({key[-5:] for key in ResultStore(tmp_path / "root")}) == 2
+    assert f"{incomplete} is the same run without some of its processes" in whole.out
 
 
 def test_a_result_larger_than_readers_take(llem, left, monkeypatch) -> None:

@@ -1,13 +1,21 @@
 """Ranks without a launcher: one process, which needs neither torch nor a network."""
 
+import os
 import subprocess
 import sys
+import tempfile
+from contextlib import ExitStack
 
+import attrs
 import pytest
+from spooling import CONDITIONS, PROCESS, RUN, manifest_of
 
 import llem
+from llem.distributed.shelter import leave
 from llem.domain.config import EnergyConfig
 from llem.errors import ConfigError, IncompleteRunError, LlemWarning, StoreWriteError
+from llem.store import Spool
+from llem.testing import small_table
 
 CONFIG = llem.ExperimentConfig(model="m", backend="mine", energy=EnergyConfig(backend=None))
 
@@ -107,7 +115,7 @@ def test_a_root_that_cannot_be_written(tmp_path) -> None:
         pytest.fail("was entered")
 
 
-@pytest.mark.parametrize("timeout_s", [0, -1, float("inf"), float("nan"), "5"])
+@pytest.mark.parametrize("timeout_s", [0, -1, float("inf"), float("nan"), "5", True, None, 1e7])
 def test_a_timeout_that_is_none(tmp_path, timeout_s) -> None:
     with pytest.raises(ConfigError, match="timeout_s must be"):
         llem.Ranks(tmp_path, timeout_s=timeout_s)
@@ -143,3 +151,129 @@ def test_a_relative_root_stays_where_it_was(tmp_path, monkeypatch) -> None:
         kept = ranks.keep()
 
     assert [*llem.ResultStore(tmp_path / "results")] == [kept.key]
+
+
+def test_a_second_experiment_that_fails_has_no_result(tmp_path) -> None:
+    """That of the first one is not taken for it."""
+    with pytest.raises(IncompleteRunError, match="nothing was left"), llem.Ranks(tmp_path) as ranks:
+        measure(ranks)
+        assert ranks.keep() is not None
+        with pytest.raises(ZeroDivisionError), llem.Experiment(CONFIG, peers=ranks):
+            raise ZeroDivisionError
+        ranks.keep()
+
+    assert len(llem.ResultStore(tmp_path)) == 1
+
+
+def test_ranks_that_are_entered_again_have_kept_nothing_yet(tmp_path) -> None:
+    ranks = llem.Ranks(tmp_path)
+    with ranks:
+        measure(ranks)
+        first = ranks.keep()
+    with pytest.raises(IncompleteRunError, match="nothing was left"), ranks:
+        ranks.keep()
+    with ranks:
+        measure(ranks)
+        assert ranks.keep().key != first.key
+
+
+def test_an_experiment_inside_of_another(tmp_path) -> None:
+    """They would measure one window."""
+    with (
+        pytest.raises(IncompleteRunError, match="is not over"),
+        llem.Ranks(tmp_path) as ranks,
+        llem.Experiment(CONFIG, peers=ranks),
+    ):
+        measure(ranks)
+
+
+def test_a_child_that_was_forked_leaves_nothing(tmp_path) -> None:
+    """It may run to the end of the block, and is none of the ranks."""
+    with llem.Ranks(tmp_path) as ranks:
+        measure(ranks)
+        child = os.fork()
+        if not child:
+            ranks.__exit__(None, None, None)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        kept = ranks.keep()
+
+    assert [*llem.ResultStore(tmp_path)] == [kept.key]
+
+
+def test_a_state_that_cannot_be_written_is_found_before_the_run(tmp_path) -> None:
+    """And not after it, where what was measured would have to go elsewhere."""
+    (tmp_path / ".state").write_text("x")
+
+    with pytest.raises(StoreWriteError, match="can be written there"), llem.Ranks(tmp_path):
+        pytest.fail("was entered")
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A folder on a disk of its own, which has room for nothing."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "none", str(place)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("may not mount a disk of its own")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_where_there_is_no_room_at_all(small, monkeypatch) -> None:
+    """What could not be put anywhere is said to be lost, and why."""
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(small))
+    monkeypatch.setenv("HOME", str(small))
+
+    with (
+        pytest.raises(StoreWriteError, match="what rank 0 measured is lost") as raised,
+        llem.Ranks(small / "root") as ranks,
+    ):
+        measure(ranks)
+
+    assert "No space left on device" in str(raised.value)
+
+
+def test_where_the_temporary_folder_has_no_room(small, tmp_path, monkeypatch) -> None:
+    """It is put into that of the user."""
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(small / "nowhere"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    with (
+        pytest.raises(StoreWriteError, match="was put into") as raised,
+        llem.Ranks(small / "root") as ranks,
+    ):
+        measure(ranks)
+
+    (shelter,) = tmp_path.glob("llem-*/.state/*")
+    assert str(shelter) in str(raised.value)
+    done = subprocess.run(
+        [sys.executable, "-m", "llem", "aggregate", str(shelter), "--root", str(tmp_path / "r")],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(llem.ResultStore(tmp_path / "r")) == 1
+
+
+def test_samples_that_cannot_be_kept_do_not_take_the_record_along(tmp_path, monkeypatch) -> None:
+    """A meter of one's own may give more than a time series may have, or anything else."""
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "elsewhere"))
+    (tmp_path / "elsewhere").mkdir()
+    manifest = attrs.evolve(manifest_of(1), places=("here:/there",))
+    odd = small_table().drop_columns(["gpu_index"])
+
+    spool = Spool.of(tmp_path, RUN)
+
+    with (
+        pytest.raises(StoreWriteError, match="without its samples, was put into") as raised,
+        ExitStack() as at_work,
+    ):
+        leave(spool, manifest, PROCESS, CONDITIONS, odd, at_work=at_work)
+
+    assert "copy its files into here:/there" in str(raised.value)
+    (folder,) = (tmp_path / "elsewhere").glob("llem-*/.state/*")
+    part = Spool(folder).read(0)
+    assert (part.process, part.timeseries) == (PROCESS, None)

@@ -1,5 +1,6 @@
 """What ranks tell each other, and whom they blame."""
 
+import os
 import signal
 import threading
 import time
@@ -400,3 +401,29 @@ def test_what_is_present_is_found(present: set[int], count: int) -> None:
     assert found == [key for key in keys if int(key) in present]
     missing = count - len(found)
     assert len(asked) <= 1 + 2 * missing * max(count - 1, 1).bit_length()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_order_that_comes_on_the_way_out_is_held(number) -> None:
+    """It is known, and cuts nothing short."""
+    orders = Orders()
+    with orders:
+        assert not orders.is_given
+        orders.hold()
+        signal.raise_signal(number)
+        orders.follow()
+        orders.heed()
+    assert orders.is_given
+
+
+def test_a_child_that_was_forked_is_none_of_the_ranks() -> None:
+    """It ends as it would without them."""
+    with Orders():
+        child = os.fork()
+        if not child:
+            signal.raise_signal(signal.SIGTERM)
+            os._exit(1)
+        _, status = os.waitpid(child, 0)
+
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == signal.SIGTERM
