@@ -23,7 +23,7 @@ def test_python_blocks_run_in_order(tmp_path):
     """The Python blocks run one after another, as a reader would paste them, on no GPU."""
     checks = (
         "assert kept.result.total_tokens == 14; assert store.get(kept) == kept.result; "
-        "assert kept_by_rank_0.result.total_tokens == 12"
+        "assert kept_by_rank_0.result.total_tokens == 24"
     )
     script = "\n".join([*blocks("python"), checks])
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
