@@ -37,7 +37,7 @@ from llem.domain.environment import (
 )
 from llem.domain.fields import descriptions
 from llem.domain.latency import LatencyStatistics, WarmupResult
-from llem.domain.result import ExperimentResult
+from llem.domain.result import AggregationMetadata, ExperimentResult
 from llem.report.figures import (
     count,
     counted,
@@ -593,6 +593,31 @@ def test_phases_with_a_figure() -> None:
     }
     bare = attrs.evolve(PREFILL, error_bound_j=None, spans=0)
     assert phases_of(bare) == {"prefill": "1.234 kJ in 12.5 s"}
+
+
+def test_what_is_not_of_the_whole_run_is_told_so() -> None:
+    """Time of ranks that ran at once adds up, and one of them settled least."""
+    result = small_result(
+        warmup_result=WARMUP,
+        energy_breakdown=EnergyBreakdown(phases=(PREFILL,)),
+        aggregation=AggregationMetadata(method="late_aggregation", num_processes=2),
+    )
+
+    found = said(details(result))
+
+    assert found["prefill"].endswith("in 12.5 s of all ranks together, in 1,200 pieces")
+    assert found["warmup"].endswith("0.124; of the rank that settled least")
+
+
+@pytest.mark.parametrize(
+    ("count", "missing", "words"),
+    [(1, (), ""), (3, (), ", 3 ranks"), (2, (1,), ", 2 of 3 ranks"), (1, (0, 2), ", 1 of 3 ranks")],
+)
+def test_the_headline_says_how_many_ranks_there_are(count, missing, words) -> None:
+    """And how many there should be."""
+    how = AggregationMetadata(method="m", num_processes=count, missing_processes=missing)
+
+    assert said(headline(small_result(aggregation=how)))["model"].endswith(f" on pytorch{words}")
 
 
 @pytest.mark.parametrize(

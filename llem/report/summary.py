@@ -66,7 +66,7 @@ def details(result: ExperimentResult) -> list[Line]:
         Line("warmup", _warmup(result)),
         Line("settings", _settings(result.effective_config)),
         Line("idle power", _idle_power(result)),
-        *map(_phase, result.energy_breakdown.phases if result.energy_breakdown else ()),
+        *_phases(result),
         Line("FLOPs", with_unit(result.total_flops, "FLOP")),
         Line("end-to-end latency", _request_latency(result)),
         Line("peak memory", _peak_memory(result)),
@@ -133,9 +133,19 @@ def _energy(result: ExperimentResult) -> str:
     return text
 
 
-def _phase(phase: PhaseEnergy) -> Line:
+def _phases(result: ExperimentResult) -> list[Line]:
+    phases = result.energy_breakdown.phases if result.energy_breakdown else ()
+    return [_phase(phase, _of_several(result, " of all ranks together")) for phase in phases]
+
+
+def _of_several(result: ExperimentResult, words: str) -> str:
+    """*words*, where there were several ranks."""
+    return words if result.aggregation.num_processes > 1 else ""
+
+
+def _phase(phase: PhaseEnergy, whose: str) -> Line:
     label = "between requests" if phase.phase is Phase.OTHER else phase.phase.value
-    text = f"in {with_unit(phase.duration_s, 's')}"
+    text = f"in {with_unit(phase.duration_s, 's')}{whose}"
     if phase.spans:
         text += f", in {count(phase.spans)} pieces" if phase.spans > 1 else ", in one piece"
     if phase.energy_j is None:
@@ -205,7 +215,7 @@ def _warmup(result: ExperimentResult) -> str:
         parts.append(f"coefficient of variation {number(warmup.final_cv)}")
     if warmup.thermal_floor_wait_s:
         parts.append(f"then {number(warmup.thermal_floor_wait_s, 's')} of rest")
-    return ", ".join(parts)
+    return ", ".join(parts) + _of_several(result, "; of the rank that settled least")
 
 
 def _was_to_settle(config: Mapping[str, Any]) -> bool:
