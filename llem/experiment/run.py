@@ -182,7 +182,7 @@ class Experiment:
         """The GPUs that this process uses. None: nobody says, so that it is all that it sees."""
         if self._info is not None:
             return self._info.device_uuids
-        return gpus_in_use() if self._peers is not None else None
+        return gpus_in_use() if self._peers is not None and self._peers.count > 1 else None
 
     def _meet_peers(self, peers: Peers) -> None:
         self._experiment_id = agree(

@@ -106,7 +106,7 @@ def wait_for_all() -> None:
 
 def misbehave(place: str) -> None:
     """Leave word that this rank came there, and do what the plan says that it does."""
-    Path(PLAN["said"], f"{RANK}.{place}").touch()
+    Path(PLAN["said"], f"{RANK}.{place}".replace("/", " ")).touch()
     is_again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     for rank, where, how in () if is_again else PLAN.get("faults", ()):
         if (rank, where) == (RANK, place):
