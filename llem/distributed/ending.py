@@ -89,10 +89,7 @@ def _superseding(store: ResultStore, result: ExperimentResult) -> ExperimentResu
 def _kept_before(store: ResultStore, result: ExperimentResult) -> StoredResult | None:
     """The same result, where whoever kept it died before the state was removed."""
     for key, kept in _results_like(store, result):
-        if (
-            kept.process_results == result.process_results
-            and kept.aggregation.method == result.aggregation.method
-        ):
+        if kept.process_results == result.process_results:
             return StoredResult(key=key, path=store.path_of(key), result=kept)
     return None
 

@@ -5,7 +5,6 @@ import os
 import warnings
 from contextlib import AbstractContextManager
 from datetime import datetime
-from numbers import Real
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -414,5 +413,5 @@ class Ranks(Peers):
 
 
 def _is_timeout(value: Any) -> bool:
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and 0 < value <= MAX_TIMEOUT_S

@@ -91,6 +91,16 @@ def test_on_any_result(result):
     assert careful(document, ExperimentResult) == result
 
 
+@pytest.mark.parametrize("missing", [[-1], [0, -1], [True], [1.0], ["1"], 1, None, {}])
+def test_processes_that_are_none_are_no_plain_ones(document, missing):
+    """The careful way says what is wrong with them."""
+    changed = copy.deepcopy(document)
+    changed["aggregation"]["missing_processes"] = missing
+
+    assert plain(changed, ExperimentResult) is None
+    assert any("missing_processes" in text for text, _ in careful(changed, ExperimentResult))
+
+
 def test_the_fast_way_is_taken(document):
     """By a document as it is written."""
     assert plain(document, ExperimentResult) == careful(document, ExperimentResult)

@@ -364,6 +364,30 @@ def test_a_store_that_is_gone_is_told() -> None:
     assert one.is_to_tell()
 
 
+def test_a_store_that_goes_meanwhile_makes_nobody_silent(monkeypatch) -> None:
+    """Nobody can be heard any more, and the others may well live."""
+    monkeypatch.setattr("llem.distributed.words.GRACE_S", 0.3)
+    _, one, _ = boards(3)
+
+    def gone(*_: Any) -> None:
+        raise ConnectionResetError("reset by peer")
+
+    for name in ("check", "get", "multi_get"):
+        monkeypatch.setattr(one._bare, name, gone)
+    with pytest.raises(IncompleteRunError, match=r"^the store of the ranks cannot be reached"):
+        raise one.lost("the ranks cannot be aligned")
+
+
+def test_who_knows_more_is_believed() -> None:
+    """One only knows that it could not go on, and another one who did not come."""
+    zero, one, two, _ = boards(4)
+    one._words.say(Word(rank=1, text="no route to host", kind="verdict"))
+    two._words.say(Word(rank=2, text="rank 3 did not come", kind="verdict", blamed=[3]))
+
+    with pytest.raises(IncompleteRunError, match=r"^rank 3 did not come$"):
+        zero.exchange("end", None)
+
+
 def test_who_is_behind_is_named_where_nobody_says_anything(monkeypatch) -> None:
     """One hangs before the window, and the others cannot begin it."""
     monkeypatch.setattr("llem.distributed.words.GRACE_S", 0.2)

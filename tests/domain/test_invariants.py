@@ -6,11 +6,13 @@ import attrs
 import pytest
 
 import llem
+from llem.domain.conditions import Conditions
 from llem.domain.energy import DeviceEnergy, Sensor
 from llem.domain.process import InferenceMetrics, Timestamps
 from llem.domain.result import ExperimentResult, model_name
+from llem.domain.spool import RunManifest
 from llem.errors import ResultValidationError
-from llem.testing import small_result
+from llem.testing import filled, small_result
 from llem.testing.examples import A_TIME
 
 DEVICE = DeviceEnergy(gpu_index=0, uuid="GPU-0", name="A100", sensor=Sensor.REPLAY)
@@ -171,3 +173,26 @@ def test_the_old_name_is_deprecated():
 
     assert alias is ExperimentResult
     assert met[0].filename == __file__
+
+
+def test_each_device_of_the_conditions_has_its_idle_power():
+    with pytest.raises(
+        ResultValidationError, match=r"^idle_power_w must have one value for each of"
+    ):
+        filled(Conditions, idle_uuids=("GPU-0", "GPU-1"), idle_power_w=(50.0,))
+    assert filled(Conditions, idle_uuids=("GPU-0",), idle_power_w=(50.0,))
+
+
+def test_the_window_of_the_conditions_is_ordered():
+    with pytest.raises(ResultValidationError, match=r"^window_s must be ordered, got \(2.0, 1.0\)"):
+        filled(Conditions, window_s=(2.0, 1.0))
+    assert filled(Conditions, window_s=(1.0, 1.0))
+
+
+@pytest.mark.parametrize("places", [("a:/x",), ("a:/x",) * 3])
+def test_each_process_of_a_run_has_a_place(places):
+    run = {"run_id": "r", "experiment_id": "e", "measurement_config_hash": "0" * 16}
+    with pytest.raises(ResultValidationError, match=r"^places must be 2, or none, got"):
+        RunManifest(num_processes=2, places=places, **run)
+    assert RunManifest(num_processes=2, places=("a:/x", "b:/x"), **run)
+    assert RunManifest(num_processes=2, **run).places == ()
