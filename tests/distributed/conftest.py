@@ -41,11 +41,14 @@ def environment(tmp_path: Path, fake_library: Path) -> dict[str, str]:
     lines = ["count 8", f"epoch_s {time.monotonic()!r}"]
     lines += [f"gpu{i}.uuid GPU-{i}\ngpu{i}.power_w {100 + 10 * i}" for i in range(8)]
     description.write_text("\n".join(lines) + "\n")
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
     return {
         **{name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"},
         "LD_LIBRARY_PATH": str(fake_library.parent),
         "FAKE_NVML": str(description),
         "OMP_NUM_THREADS": "1",
+        "TMPDIR": str(temporary),
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }
 
