@@ -90,10 +90,10 @@ def run_verb(
     else:
         with told_by_one(Ranks(root, timeout_s=rank_timeout)) as ranks:
             _check_targets(store, export_csv if ranks.index == 0 else None)
-            if ranks.kept_before is None:
+            if not ranks.kept_before:
                 of_all = _run_as_rank(ranks, settings, baseline_max_age)
             else:
-                of_all = _kept_before(store, ranks.kept_before) if ranks.index == 0 else None
+                of_all = _kept_before(store, ranks.kept_before[0]) if ranks.index == 0 else None
         if of_all is None:
             return 0
         kept = of_all

@@ -13,12 +13,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import attrs
+
 from llem.distributed.errand import PatientStore
 from llem.distributed.orders import STOPPED
 from llem.distributed.signs import Signs, Vigil
 from llem.distributed.words import MOMENT_S, Verdict, Word, Words
 from llem.domain.spool import named
-from llem.errors import ConfigError, IncompleteRunError, LlemError
+from llem.errors import IncompleteRunError, LlemError
 
 LEAST_WAIT_S, MOST_WAIT_S = 0.001, 0.1
 """Time between two looks at the board: the longer a rank has waited, the longer. Unit: s."""
@@ -48,6 +50,9 @@ FAREWELL_S = 10.0
 
 WATCH_S = 0.5
 """Time between two looks at the others while something else waits for them. Unit: s."""
+
+MAX_REASON = 4000
+"""Characters of what went wrong in one rank that the others are told."""
 
 ANSWER_S = 30.0
 """Longest time that the store may take for an answer. Unit: s."""
@@ -81,8 +86,9 @@ class Board:
         lasting: Any = None,
     ) -> None:
         self.rank, self.count, self.timeout_s = rank, count, timeout_s
-        self._lasting = store if lasting is None else lasting
-        self._bare, self._heed = store, heed
+        self._lasting: Any = store if lasting is None else lasting
+        self._bare: Any = store
+        self._heed = heed
         self._store = PatientStore(store, min(timeout_s, ANSWER_S), heed)
         self.signs = Signs(store, self._store, rank, count)
         self._words = Words(self._store, self.signs, rank, count, self._last_stage)
@@ -129,14 +135,13 @@ class Board:
         """Whether the others can be watched while a process group is being connected."""
         return hasattr(self._bare, "clone")
 
-    def exchange(self, stage: str, value: Any, *, at_least_s: float = 0.0) -> tuple[Any, ...]:
+    def exchange(self, stage: str, value: Any) -> tuple[Any, ...]:
         """
         Return once every rank is at *stage*, with the value of each.
 
         Args:
             stage: The stage.
             value: What JSON can hold.
-            at_least_s: How long to wait, where that is longer than ranks usually do. Unit: s.
 
         Raises:
             IncompleteRunError: One failed, or does not come in time; the text names it.
@@ -148,10 +153,7 @@ class Board:
             self._store.set(f"{place}/{self.rank}", said)
             if self._store.add(f"{place}/arrived", 1) == self.count:
                 self._store.set(f"{place}/all", "1")
-        timeout_s = max(self.timeout_s, at_least_s)
-        self._await(
-            f"{place}/all", timeout_s, lambda living: self._late(place, stage, timeout_s, living)
-        )
+        self._await(f"{place}/all", lambda living: self._late(place, stage, living))
         with self._reached():
             values = self._store.multi_get([f"{place}/{rank}" for rank in range(self.count)])
         return tuple(json.loads(one) for one in values)
@@ -166,19 +168,23 @@ class Board:
         with self._reached():
             self._store.set(f"{self._round}/{key}", json.dumps(value))
 
-    def wait_for(self, key: str, whom: int, what: str, *, at_least_s: float = 0.0) -> Any:
+    def step(self) -> None:
+        """Let the others see that this rank gets on with what they wait for, long as it takes."""
+        self.signs.step()
+
+    def wait_for(self, key: str, whom: int, what: str) -> Any:
         """
         What rank *whom* has left under *key* since the last exchange, once it has.
 
         Raises:
             IncompleteRunError: It does not, in time, or one failed. *what* says what it did not do.
         """
-        timeout_s = max(self.timeout_s, at_least_s)
 
         def late(_living: set[int]) -> Verdict:
-            return Verdict(text=f"rank {whom} did not {what} within {timeout_s:g} s", blamed={whom})
+            text = f"rank {whom} did not {what}, nor get on with it, within {self.timeout_s:g} s"
+            return Verdict(text=text, blamed={whom})
 
-        self._await(f"{self._round}/{key}", timeout_s, late)
+        self._await(f"{self._round}/{key}", late)
         with self._reached():
             return json.loads(self._store.get(f"{self._round}/{key}"))
 
@@ -206,11 +212,26 @@ class Board:
             self._words.say(Word(rank=self.rank, text=reason, kind="stopped"))
         elif self._gave_up:
             blamed = sorted(self._verdict.blamed)
-            self._words.say(Word(rank=self.rank, text=reason, kind="verdict", blamed=blamed))
+            word = Word(rank=self.rank, text=reason, kind="verdict", blamed=blamed)
+            self._words.say(attrs.evolve(word, kind="echo") if self._verdict.is_stop else word)
         else:
             self._verdict = Verdict(text=reason, blamed={self.rank})
-            self._words.say(Word(rank=self.rank, text=reason, kind="fault", blamed=[self.rank]))
+            text = reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]} ..."
+            self._words.say(Word(rank=self.rank, text=text, kind="fault", blamed=[self.rank]))
         self._has_failed = True
+
+    def check_whole(self) -> None:
+        """
+        See that no rank has failed so far.
+
+        Raises:
+            IncompleteRunError: One has, and for these ranks it is over.
+        """
+        if self._words.said():
+            raise IncompleteRunError(
+                f"{self.report()}: nothing more can be measured with these ranks: use a `with "
+                "Ranks(...)` of its own for each Experiment that may fail"
+            )
 
     def report(self) -> str:
         """What has become of the ranks, now that one has failed."""
@@ -244,23 +265,9 @@ class Board:
             self._watched_s = time.monotonic()
             self._see_to(self._vigil, {*range(self.count)})
 
-    def claim(self) -> None:
-        """
-        Take this rank.
-
-        Raises:
-            ConfigError: Another process has it.
-        """
-        with self._reached():
-            claims = self._store.add(f"claim/{self.rank}", 1)
-        if claims > 1:
-            raise ConfigError(
-                f"{claims} processes were started as rank {self.rank}: give each a RANK of its own"
-            )
-
     def part(self, *, within_s: float = FAREWELL_S) -> None:
         """
-        Leave the board. Rank 0, which may be its host, goes last.
+        Leave the board, and let go of its store. Rank 0, which may be its host, goes last.
 
         Whatever goes wrong with that is no matter any more.
 
@@ -268,11 +275,13 @@ class Board:
             within_s: How long rank 0 waits for the others. Unit: s.
         """
         with contextlib.suppress(Exception):
-            if self.rank:
-                self._store.set(f"bye/{self.rank}", "1")
-            elif not self._is_hosted_elsewhere:
+            if self.rank == 0 and not self._is_hosted_elsewhere:
                 self._wait_for_byes(time.monotonic() + within_s)
+            self._store.set(bye(self.rank), "1")
         self.signs.end()
+        # A program that makes a group anew must not meet the store of the one before.
+        self._store.let_go()
+        self._bare = self._lasting = None
 
     @property
     def _is_hosted_elsewhere(self) -> bool:
@@ -280,7 +289,7 @@ class Board:
         return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
     def _wait_for_byes(self, deadline_s: float) -> None:
-        byes = [f"bye/{rank}" for rank in range(1, self.count)]
+        byes = [bye(rank) for rank in range(1, self.count)]
         while byes and not self._store.check(byes) and time.monotonic() < deadline_s:
             time.sleep(0.01)
 
@@ -296,15 +305,15 @@ class Board:
             return {keys[key]: (at[0], at[1]) for key, at in zip(there, values, strict=True)}
         return {}
 
-    def _await(self, key: str, timeout_s: float, late: Callable[[set[int]], Verdict]) -> None:
+    def _await(self, key: str, late: Callable[[set[int]], Verdict]) -> None:
         # The store's own wait would print a warning for each time that it ends without the key.
-        began = time.monotonic()
-        vigil = Vigil(self.signs)
+        began_s = time.monotonic()
+        vigil = Vigil(self.signs, self.timeout_s)
         while not self._is_told(key):
-            waited_s = time.monotonic() - began
             # Rank 0 waits for all, and the others for what it then says.
             self._see_to(vigil, {*range(self.count)} if self.rank == 0 else {0})
-            if waited_s >= timeout_s:
+            waited_s = time.monotonic() - max(began_s, vigil.stepped_s(0))
+            if waited_s >= self.timeout_s:
                 self._verdict = late(vigil.living())
                 raise self._giving_up() from None
             self._heed()
@@ -330,7 +339,7 @@ class Board:
         self._gave_up = True
         return IncompleteRunError(self._verdict.text)
 
-    def _late(self, place: str, stage: str, timeout_s: float, living: set[int]) -> Verdict:
+    def _late(self, place: str, stage: str, living: set[int]) -> Verdict:
         """Who has not come to *stage*, and where each was last; *living* have given signs."""
         keys = {f"{place}/{rank}": rank for rank in range(self.count)}
         with self._reached():
@@ -349,7 +358,7 @@ class Board:
         else:
             killed = "" if living.issuperset(missing) else ", killed"
             text = (
-                f"{named(missing)} did not come to {_in_words(stage)} within {timeout_s:g} s "
+                f"{named(missing)} did not come to {_in_words(stage)} within {self.timeout_s:g} s "
                 f"({_last(missing, places)}): hanging{killed}, or slower than ranks wait for each "
                 "other (--rank-timeout, timeout_s)"
             )
@@ -390,6 +399,11 @@ class Board:
                 blamed={0},
             )
         return self._giving_up()
+
+
+def bye(rank: int) -> str:
+    """Under which key *rank* leaves word that it has left the board."""
+    return f"bye/{rank}"
 
 
 def _order(place: tuple[int, str]) -> tuple[int, int]:

@@ -2,8 +2,9 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
+from typing import TypeVar
 
 import attrs
 
@@ -15,8 +16,16 @@ from llem.protocols import StoredResult
 from llem.store import Part, ResultStore, Spool, merged
 from llem.store.layout import folder_name
 
+Item = TypeVar("Item")
 
-def finish(spool: Spool, store: ResultStore, *, allow_incomplete: bool = False) -> StoredResult:
+
+def finish(
+    spool: Spool,
+    store: ResultStore,
+    *,
+    allow_incomplete: bool = False,
+    step: Callable[[], None] = lambda: None,
+) -> StoredResult:
     """
     Make one result of what *spool* holds, keep it in *store*, and remove what is then done with.
 
@@ -27,6 +36,7 @@ def finish(spool: Spool, store: ResultStore, *, allow_incomplete: bool = False) 
         store: Where the result goes.
         allow_incomplete: Make do without processes that left nothing, or nothing whole. The result
             says which, and what the others left stays.
+        step: Called now and then, each time that it got on.
 
     Raises:
         IncompleteRunError: A process is missing, or what it left is not whole; the text names each.
@@ -35,13 +45,13 @@ def finish(spool: Spool, store: ResultStore, *, allow_incomplete: bool = False) 
     """
     with spool.hold():
         manifest = spool.manifest()
-        found = check_completeness(manifest, spool.found())
+        found = check_completeness(manifest, _stepping(step, spool.found()))
         if not found.complete and not (allow_incomplete and found.usable):
             raise IncompleteRunError(
                 f"{spool.folder}: {found}\nwhat is there stays: bring what is missing and call "
                 "`llem aggregate` again, or make do without it (--allow-incomplete)"
             )
-        parts = [spool.read(index) for index in found.usable]
+        parts = [spool.read(index) for index in _stepping(step, found.usable)]
         result = conclude(
             [(part.process, part.conditions) for part in parts],
             llem_version=manifest.llem_version,
@@ -49,11 +59,19 @@ def finish(spool: Spool, store: ResultStore, *, allow_incomplete: bool = False) 
         )
         if found.complete:
             result = _superseding(store, result)
-        kept = _kept_before(store, result) or _keep(store, result, parts)
+        step()
+        kept = _kept_before(store, result) or _keep(store, result, parts, step)
         if found.complete:
             with told_on_the_way_out(kept.path):
                 remove_done(spool)
     return kept
+
+
+def _stepping(step: Callable[[], None], items: Iterable[Item]) -> Iterator[Item]:
+    """*items*, with a *step* for each."""
+    for item in items:
+        step()
+        yield item
 
 
 def remove_done(spool: Spool) -> None:
@@ -113,8 +131,17 @@ def _results_like(
                     yield key, kept
 
 
-def _keep(store: ResultStore, result: ExperimentResult, parts: Sequence[Part]) -> StoredResult:
+def _keep(
+    store: ResultStore,
+    result: ExperimentResult,
+    parts: Sequence[Part],
+    step: Callable[[], None],
+) -> StoredResult:
     with merged(
-        parts, root=store.root, start_time=result.start_time, max_rows=store.max_rows
+        parts,
+        root=store.root,
+        start_time=result.start_time,
+        max_rows=store.max_rows,
+        step=step,
     ) as timeseries:
         return store.put(result, timeseries=timeseries)

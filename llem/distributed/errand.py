@@ -109,7 +109,8 @@ class PatientStore:
         self._is_gone = False
 
     def __getattr__(self, name: str) -> Any:
-        return functools.partial(self._call, getattr(self._store, name))
+        # Of a store that was let go of nothing is asked.
+        return functools.partial(self._call, getattr(self._store, name, None))
 
     def present(self, keys: Sequence[str]) -> list[str]:
         """Those of *keys* that are there: one question where all are, few where most are."""
@@ -120,7 +121,11 @@ class PatientStore:
         middle = len(keys) // 2
         return self.present(keys[:middle]) + self.present(keys[middle:])
 
-    def _call(self, method: Callable[..., Any], *given: Any) -> Any:
+    def let_go(self) -> None:
+        """Hold the store no longer, and ask nothing of it any more."""
+        self._store, self._is_gone = None, True
+
+    def _call(self, method: Any, *given: Any) -> Any:
         if self._is_gone:
             raise GivenUpError("it did not answer before")
         try:

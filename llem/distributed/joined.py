@@ -1,7 +1,9 @@
 """What a rank has once it has met the others."""
 
+import contextlib
+import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,22 +11,19 @@ import attrs
 
 from llem import measure
 from llem.distributed import clocks
-from llem.distributed.board import ANSWER_S, Board
+from llem.distributed.board import ANSWER_S, Board, bye
 from llem.distributed.channel import Channel
-from llem.distributed.errand import LocalStore, within
+from llem.distributed.errand import LocalStore, PatientStore, within
 from llem.distributed.launch import Launch
-from llem.errors import BackendError, IncompleteRunError
+from llem.errors import BackendError, ConfigError, IncompleteRunError, LlemError
 from llem.protocols import Clock
 from llem.store import Spool
 
-MANY_TURNS_S = 3600.0
-"""How long ranks wait at least where rank 0 has to do with each of them in turn. Unit: s."""
-
 KEPT = "kept"
-"""Under which key the path of the result is remembered."""
+"""Under which key the paths of the results are remembered."""
 
-_JOINS = [0]
-"""How often this process has met others: those of one run have all done so equally often."""
+_PROCESS = secrets.token_hex(8)
+"""Tells this process from others, but for those that it forks."""
 
 
 @attrs.frozen(kw_only=True)
@@ -38,8 +37,7 @@ class Joined:
         run_id: Unique name of the run.
         clock_of: What tells the clock of each rank from others. Empty: not known.
         places: Where each rank leaves what it measured, as ``machine:folder``.
-        kept_before: Path of the result that an earlier attempt of the launcher has kept. None:
-            there is none.
+        kept_before: Paths of the results that earlier attempts of the launcher have kept, in order.
     """
 
     board: Board
@@ -47,7 +45,7 @@ class Joined:
     run_id: str
     clock_of: tuple[str, ...]
     places: tuple[str, ...]
-    kept_before: str | None
+    kept_before: tuple[str, ...]
 
     def beside(self, ranks: Sequence[int]) -> str:
         """The places of *ranks* that are not that of this one, in words. Empty: there are none."""
@@ -69,10 +67,11 @@ class Joined:
         if board.rank == 0:
             for rank in sorted(others):
                 board.tell(f"clock/{rank}")
+                board.step()
                 clocks.answer(_Line(channel, rank), clock.monotonic)
         elif board.rank in others:
             # The others have their turn before.
-            board.wait_for(f"clock/{board.rank}", 0, "compare the clocks", at_least_s=MANY_TURNS_S)
+            board.wait_for(f"clock/{board.rank}", 0, "compare the clocks")
             return clocks.ask(_Line(channel, 0), clock.monotonic)
         return None
 
@@ -102,6 +101,7 @@ def meet(launch: Launch, timeout_s: float, heed: Callable[[], None]) -> Board:
 
     Raises:
         BackendError: torch is not installed.
+        ConfigError: Another process has this rank.
         IncompleteRunError: It is not to be found.
     """
     if launch.is_alone:
@@ -112,20 +112,45 @@ def meet(launch: Launch, timeout_s: float, heed: Callable[[], None]) -> Board:
         raise BackendError(
             f"ranks need torch ({' '.join(str(fault).split())}): pip install 'llem[torch]'"
         ) from fault
-    _JOINS[0] += 1
     # What torch itself gives up after its timeout is told better by its own error.
     store = within(timeout_s + ANSWER_S, lambda: _store(launch, timeout_s), heed)
+    with _meeting(launch):
+        turn = _turn(PatientStore(store, ANSWER_S, heed), launch)
     board = Board(
-        PrefixStore(f"llem/{launch.attempt}/{_JOINS[0]}", store),
+        PrefixStore(_prefix(launch, turn), store),
         launch.rank,
         launch.world_size,
         timeout_s,
         heed,
         # torch gives the ranks of each attempt a part of the launcher's store.
-        lasting=PrefixStore(f"llem/lasting/{_JOINS[0]}", getattr(store, "underlying_store", store)),
+        lasting=PrefixStore(f"llem/lasting/{turn}", getattr(store, "underlying_store", store)),
     )
     board.signs.begin()
     return board
+
+
+def _prefix(launch: Launch, turn: int) -> str:
+    return f"llem/{launch.attempt}/{turn}"
+
+
+def _turn(store: PatientStore, launch: Launch) -> int:
+    """
+    How often this rank has met others, in this process and those that the launcher had before it.
+
+    All ranks of one run have done so equally often.
+    """
+    rank, own = launch.rank, f"{_PROCESS}.{os.getpid()}"
+    turn = int(store.add(f"llem/{launch.attempt}/turns/{rank}", 1))
+    before = _prefix(launch, turn - 1)
+    has_left, taken = f"{before}/{bye(rank)}", f"{before}/by/{rank}"
+    is_free = turn == 1 or store.check([has_left])
+    if not is_free and not (store.check([taken]) and store.get(taken).decode() == own):
+        raise ConfigError(
+            f"{turn} processes were started as rank {rank}: give each a RANK of its own; where "
+            "one has died, start all ranks anew"
+        )
+    store.set(f"{_prefix(launch, turn)}/by/{rank}", own)
+    return turn
 
 
 def join(board: Board, launch: Launch, root: str, heed: Callable[[], None]) -> Joined:
@@ -139,13 +164,11 @@ def join(board: Board, launch: Launch, root: str, heed: Callable[[], None]) -> J
         heed: As for `meet`.
 
     Raises:
-        ConfigError: Another process has this rank.
         IncompleteRunError: One does not come, or cannot be reached.
     """
-    board.claim()
     name = f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}_{secrets.token_hex(6)}"
     machine, _ = measure.identity()
-    before = board.remembered(KEPT)
+    before = board.remembered(KEPT) or []
     told = board.exchange("join", [name, measure.clock_identity(), machine, root, before])
     run_id = str(told[0][0])
     return Joined(
@@ -154,7 +177,7 @@ def join(board: Board, launch: Launch, root: str, heed: Callable[[], None]) -> J
         run_id=run_id,
         clock_of=tuple(clock for _, clock, *_ in told),
         places=tuple(_place(machine, root, run_id) for _, _, machine, root, _ in told),
-        kept_before=told[0][-1],
+        kept_before=tuple(told[0][-1]),
     )
 
 
@@ -172,9 +195,17 @@ def _store(launch: Launch, timeout_s: float) -> Any:
     if distributed.is_initialized():
         # There is no public way to the store of a group that the program has made.
         return distributed.distributed_c10d._get_default_store()  # noqa: SLF001
+    with _meeting(launch):
+        return next(rendezvous("env://", timeout=timedelta(seconds=timeout_s)))[0]
+
+
+@contextlib.contextmanager
+def _meeting(launch: Launch) -> Iterator[None]:
+    """Have an error of the network say where the ranks were to meet."""
     try:
-        places = rendezvous("env://", timeout=timedelta(seconds=timeout_s))
-        return next(places)[0]
+        yield
+    except LlemError:
+        raise
     except Exception as fault:
         words = " ".join(str(fault).split())[:200]
         raise IncompleteRunError(

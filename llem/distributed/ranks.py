@@ -42,9 +42,6 @@ TIMEOUT_S = 600.0
 MAX_TIMEOUT_S = 1e6
 """Longest time that ranks may be told to wait for each other: some 12 days. Unit: s."""
 
-PUTTING_S = 3600.0
-"""How long ranks wait at least for rank 0, which makes the result of all. Unit: s."""
-
 
 @attrs.define(kw_only=True)
 class _Part:
@@ -114,6 +111,8 @@ class Ranks(Peers):
         self._joined: Joined | None = None
         self._pid = os.getpid()
         self._part = _Part()
+        self._kept: list[str] = []
+        self._is_speaker = True
         self._is_parted = False
 
     @property
@@ -127,16 +126,18 @@ class Ranks(Peers):
         return self._launch.world_size
 
     @property
-    def kept_before(self) -> str | None:
+    def kept_before(self) -> tuple[str, ...]:
         """
-        Path of the result that an earlier attempt of the launcher has kept, at rank 0.
+        Paths of the results that earlier attempts of the launcher have kept, in order, at rank 0.
 
-        Where a launcher starts all ranks again because one died after that, the run has its result.
+        Where a launcher starts all ranks again because one died, these need not be measured again:
+        where there are k, that are the first k Experiments of the block.
         """
         return self._ready().kept_before
 
     def __enter__(self) -> Self:
         self._part, self._is_parted, self._pid = _Part(), False, os.getpid()
+        self._kept, self._is_speaker = list[str](), True
         self._at_work, self._orders = contextlib.ExitStack(), Orders()
         with contextlib.ExitStack() as leaving:
             leaving.enter_context(self._orders)
@@ -152,10 +153,11 @@ class Ranks(Peers):
         return self
 
     def _tell_kept_before(self) -> None:
-        if self.kept_before is not None and self.index == 0:
+        if self.kept_before and self.index == 0:
+            count, paths = len(self.kept_before), ", ".join(self.kept_before)
             warnings.warn(
-                f"an earlier attempt of the launcher has kept the result of this run at "
-                f"{self.kept_before}",
+                f"an earlier attempt of the launcher has kept "
+                f"{'the result' if count == 1 else f'{count} results'} of this run at {paths}",
                 LlemWarning,
                 stacklevel=3,
             )
@@ -186,6 +188,7 @@ class Ranks(Peers):
             raise IncompleteRunError(
                 "an Experiment of these ranks is not over: leave its block before the next one"
             )
+        self._ready().board.check_whole()
         if self._part.has_left and not self._part.is_over:
             raise IncompleteRunError(
                 "what was measured before is not kept yet: call keep() before the next Experiment"
@@ -280,14 +283,13 @@ class Ranks(Peers):
         if self.index == 0:
             # From here on the others are not needed, whatever becomes of them.
             store = ResultStore(self._root, max_json_bytes=MAX_MEASURED_BYTES)
-            self._part.kept = finish(self._spool, store)
+            self._part.kept = finish(self._spool, store, step=joined.board.step)
             self._part.kept_at = os.fspath(self._part.kept.path)
-            joined.board.remember(KEPT, self._part.kept_at)
+            self._kept.append(self._part.kept_at)
+            joined.board.remember(KEPT, [*self.kept_before, *self._kept])
             joined.board.tell("kept", self._part.kept_at)
         else:
-            self._part.kept_at = joined.board.wait_for(
-                "kept", 0, "keep the result of all", at_least_s=PUTTING_S
-            )
+            self._part.kept_at = joined.board.wait_for("kept", 0, "keep the result of all")
             remove_done(self._spool)
         self._part.is_over = True
 
@@ -307,7 +309,7 @@ class Ranks(Peers):
 
     def is_to_tell(self) -> bool:
         """Whether it is for this rank to tell a person why the run failed."""
-        return self._board is None or self._board.is_to_tell()
+        return self._is_speaker
 
     @property
     def _is_own_process(self) -> bool:
@@ -352,9 +354,10 @@ class Ranks(Peers):
                 self._joined.channel.close()
             if self._board is not None:
                 # Who failed has said so, and it is known to those who wait.
+                self._is_speaker = error is None or self._board.is_to_tell()
                 within_s = FAREWELL_S if error is None else GRACE_S
                 self._board.part(within_s=0.0 if self._orders.is_given else within_s)
-            self._joined, self._is_parted = None, True
+            self._joined, self._board, self._is_parted = None, None, True
 
     def _leave_well(self) -> None:
         if self._part.is_over:

@@ -3,10 +3,11 @@ Signs of life: a number that each rank counts up as long as it lives, and what o
 
 A thread of its own counts, so that one who loads a model, runs prompts or waits is seen to live;
 one that was killed, or whose machine is gone, is not. A hanging rank may go on counting: that one
-is told by time alone.
+is told by time alone. Beside it stands how often the rank got on with what it has to do for all.
 """
 
 import contextlib
+import math
 import threading
 import time
 from typing import Any
@@ -18,6 +19,9 @@ PERIOD_S = 1.0
 
 LOOK_S = 5.0
 """Time between two looks at the signs of those who are waited for. Unit: s."""
+
+LOOKS = 4
+"""Looks at them at least, before one gives up waiting."""
 
 SILENT_S = 120.0
 """
@@ -41,8 +45,10 @@ class Signs:
     """
 
     def __init__(self, bare: Any, store: PatientStore, rank: int, count: int) -> None:
-        self._bare, self._store = bare, store
+        self._bare: Any = bare
+        self._store = store
         self._rank, self._count = rank, count
+        self._steps = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._give, daemon=True)
 
@@ -50,11 +56,16 @@ class Signs:
         """Give signs from now on."""
         self._thread.start()
 
+    def step(self) -> None:
+        """Let the others see that this rank gets on: their time to wait for it begins anew."""
+        self._steps += 1
+
     def end(self) -> None:
         """Give no more: one that is under way when Python ends would abort the process."""
         self._over.set()
         if self._thread.is_alive():
             self._thread.join(END_S)
+        self._bare = None
 
     def seen(self) -> dict[int, bytes]:
         """
@@ -72,7 +83,7 @@ class Signs:
         number = 0
         with contextlib.suppress(Exception):
             while True:
-                self._bare.set(_key(self._rank), str(number))
+                self._bare.set(_key(self._rank), f"{number} {self._steps}")
                 number += 1
                 if self._over.wait(PERIOD_S):
                     return
@@ -88,10 +99,12 @@ class Vigil:
 
     Args:
         signs: What they give.
+        within_s: How long one waits: in that time one looks several times. Unit: s.
     """
 
-    def __init__(self, signs: Signs) -> None:
-        self._signs = signs
+    def __init__(self, signs: Signs, within_s: float = math.inf) -> None:
+        self._signs, self._every_s = signs, min(LOOK_S, within_s / LOOKS)
+        self._steps: dict[int, tuple[bytes, float]] = {}
         self._first: dict[int, bytes] = {}
         self._last: dict[int, tuple[bytes, float]] = {}
         self._looked_s = time.monotonic()
@@ -99,13 +112,17 @@ class Vigil:
     def look(self) -> None:
         """Look at their signs, unless that is not long ago."""
         now_s = time.monotonic()
-        if now_s - self._looked_s < LOOK_S:
+        if now_s - self._looked_s < self._every_s:
             return
         self._looked_s = now_s
         for rank, sign in self._signs.seen().items():
             self._first.setdefault(rank, sign)
             if rank not in self._last or self._last[rank][0] != sign:
                 self._last[rank] = sign, now_s
+            _, _, steps = sign.partition(b" ")
+            before, _ = self._steps.setdefault(rank, (steps, -math.inf))
+            if steps != before:
+                self._steps[rank] = steps, now_s
 
     def gone(self) -> set[int]:
         """Those of whom there were signs, and have been none for `SILENT_S`."""
@@ -114,6 +131,10 @@ class Vigil:
             for rank, (_, since_s) in self._last.items()
             if self._looked_s - since_s >= SILENT_S
         }
+
+    def stepped_s(self, rank: int) -> float:
+        """When *rank* was last seen to get on, by a monotonic clock; long ago where never."""
+        return self._steps.get(rank, (b"", -math.inf))[1]
 
     def living(self) -> set[int]:
         """Those that have given a sign since the first look."""

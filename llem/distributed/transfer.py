@@ -6,7 +6,6 @@ from operator import itemgetter
 
 from llem.distributed.board import Board
 from llem.distributed.channel import Channel
-from llem.distributed.joined import MANY_TURNS_S
 from llem.errors import IncompleteRunError
 from llem.store import Spool
 
@@ -33,16 +32,16 @@ def bring_together(board: Board, channel: Channel | None, spool: Spool) -> None:
     if channel is not None:
         for rank in wanted:
             _bring(rank, board, channel, spool)
-    board.exchange("brought", None, at_least_s=MANY_TURNS_S)
+    board.exchange("brought", None)
 
 
 def _bring(rank: int, board: Board, channel: Channel, spool: Spool) -> None:
     if board.rank == 0:
         board.tell(f"send/{rank}")
-        for name, parts in groupby(_received(rank, channel), key=itemgetter(0)):
+        for name, parts in groupby(_received(rank, channel, board), key=itemgetter(0)):
             spool.take(name, (chunk for _, chunk in parts))
     elif board.rank == rank:
-        board.wait_for(f"send/{rank}", 0, "ask for what this one left", at_least_s=MANY_TURNS_S)
+        board.wait_for(f"send/{rank}", 0, "ask for what this one left")
         _send(rank, channel, spool)
 
 
@@ -54,6 +53,7 @@ def _send(rank: int, channel: Channel, spool: Spool) -> None:
     channel.send_bytes(b"", 0)
 
 
-def _received(rank: int, channel: Channel) -> Iterator[tuple[str, bytes]]:
+def _received(rank: int, channel: Channel, board: Board) -> Iterator[tuple[str, bytes]]:
     while name := channel.receive_bytes(rank):
         yield name.decode(), channel.receive_bytes(rank)
+        board.step()

@@ -36,13 +36,13 @@ class Word:
         rank: The rank.
         text: Why it ended.
         kind: fault: its own. verdict: it tells of others, whom it has waited for. stopped: it was
-            told to end.
+            told to end. echo: it ended as others were told to.
         blamed: Whose fault it was, as far as it knows.
     """
 
     rank: int
     text: str
-    kind: Literal["fault", "verdict", "stopped"]
+    kind: Literal["fault", "verdict", "stopped", "echo"]
     blamed: Collection[int] = ()
 
 
@@ -144,7 +144,10 @@ class Words:
         if verdicts:
             return Verdict(text=_each(verdicts))
         if words:
-            return Verdict(text=_each(words), is_stop=True)
+            # An echo names the ranks that were told to end.
+            texts = dict.fromkeys(word.text for word in words)
+            stopped = [word for word in words if word.kind == "stopped"]
+            return Verdict(text=_each(stopped) or "; ".join(texts), is_stop=True)
         return Verdict()
 
     def silence(self, silent: Collection[int]) -> str:

@@ -14,7 +14,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 import attrs
@@ -68,6 +68,7 @@ def merge(
     max_rows: int = MAX_ROWS,
     max_open: int = MAX_OPEN,
     block_rows: int = MERGED_ROWS,
+    step: Callable[[], None] = lambda: None,
 ) -> int:
     """
     Write the time series of a run into the new file *into*, in the format of a sidecar.
@@ -82,6 +83,7 @@ def merge(
         max_rows: Most rows that are written.
         max_open: Files that are merged at a time, two or more.
         block_rows: Rows that are read together of all of them.
+        step: Called now and then, each time that it got on.
 
     Returns:
         How many rows were written.
@@ -99,15 +101,16 @@ def merge(
     told = _Told()
     for piece in ordered:
         told.add(piece)
-    stride = _stride(ordered, told.rows, max_rows)
+        step()
+    stride = _stride(ordered, told.rows, max_rows, step)
     owners: dict[int, str] = {}
     sources = [_Source(piece.path, piece.shift_s, stride, owners) for piece in ordered]
     path = os.fspath(into)
     with _new_file(path) as file, contextlib.ExitStack() as stack:
         if len(sources) > max_open:
             folder = tempfile.TemporaryDirectory(dir=os.path.dirname(path) or os.curdir)
-            sources = _fewer(sources, stack.enter_context(folder), max_open, block_rows)
-        return _write(sources, file, told.schema(stride), block_rows)
+            sources = _fewer(sources, stack.enter_context(folder), max_open, block_rows, step)
+        return _write(sources, file, told.schema(stride), block_rows, step)
 
 
 class _Told:
@@ -192,7 +195,7 @@ def _thinned(timing: Any, stride: int) -> Any:
     return {**timing, "period_s": period_s * stride} if is_known else timing
 
 
-def _stride(pieces: Sequence[Piece], rows: int, max_rows: int) -> int:
+def _stride(pieces: Sequence[Piece], rows: int, max_rows: int, step: Callable[[], None]) -> int:
     """K where every k-th tick of *pieces*, which have *rows* rows, makes *max_rows* at most."""
     stride, kept, ticks = 1, rows, sys.maxsize
     while kept > max_rows:
@@ -204,6 +207,7 @@ def _stride(pieces: Sequence[Piece], rows: int, max_rows: int) -> int:
             with opened_series(piece.path, sys.maxsize) as file:
                 counter = _Ticks()
                 for block in file.blocks():
+                    step()
                     kept += len(counter.kept(_times(block), stride))
                 ticks = max(ticks, counter.count)
     return stride
@@ -307,7 +311,13 @@ class _Head:
         return taken
 
 
-def _write(sources: Sequence[_Source], file: IO[bytes], schema: "pa.Schema", rows: int) -> int:
+def _write(
+    sources: Sequence[_Source],
+    file: IO[bytes],
+    schema: "pa.Schema",
+    rows: int,
+    step: Callable[[], None],
+) -> int:
     """Merge *sources* into *file*, and give how many rows that were."""
     each = max(rows // max(len(sources), 1), 1)
     written = 0
@@ -320,6 +330,7 @@ def _write(sources: Sequence[_Source], file: IO[bytes], schema: "pa.Schema", row
         for block in _in_order(heads):
             writer.write(block)
             written += block.num_rows
+            step()
     return written
 
 
@@ -340,14 +351,16 @@ def _in_order(heads: list[_Head]) -> "Iterator[pa.Table]":
         yield _taken(block, np.argsort(_times(block), kind="stable"))
 
 
-def _fewer(sources: list[_Source], folder: str, most: int, rows: int) -> list[_Source]:
+def _fewer(
+    sources: list[_Source], folder: str, most: int, rows: int, step: Callable[[], None]
+) -> list[_Source]:
     """*most* files at most with the rows of *sources*, neighbours merged, in *folder*."""
     while len(sources) > most:
         merged = []
         for start in range(0, len(sources), most):
             path = os.path.join(folder, f"{len(sources)}.{start}")
             with open(path, "xb") as file:
-                _write(sources[start : start + most], file, schema_of(), rows)
+                _write(sources[start : start + most], file, schema_of(), rows, step)
             merged.append(_Source(path))
         for source in sources:
             if source.owners is None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from llem.errors import StoreWriteError
@@ -17,7 +17,12 @@ MERGED_NAME = "merged.parquet"
 
 @contextlib.contextmanager
 def merged(
-    parts: Iterable[Part], *, root: "str | os.PathLike[str]", start_time: datetime, max_rows: int
+    parts: Iterable[Part],
+    *,
+    root: "str | os.PathLike[str]",
+    start_time: datetime,
+    max_rows: int,
+    step: Callable[[], None] = lambda: None,
 ) -> Iterator[str | None]:
     """
     Path of the time series of all processes that left one, as long as the block runs.
@@ -30,6 +35,7 @@ def merged(
         root: Where results are kept.
         start_time: What its times are counted from.
         max_rows: Most rows that it may have.
+        step: As for `merge`.
 
     Gives None where no process left any samples.
 
@@ -51,7 +57,7 @@ def merged(
     with _folder(os.path.abspath(root)) as folder:
         path = os.path.join(folder, MERGED_NAME)
         try:
-            merge(pieces, path, max_rows=max_rows)
+            merge(pieces, path, max_rows=max_rows, step=step)
             yield path
         finally:
             discard(folder, [MERGED_NAME])

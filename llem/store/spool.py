@@ -254,15 +254,17 @@ class Spool:
         """
         return self._parts.manifest()
 
-    def found(self) -> tuple[Found, ...]:
+    def found(self) -> Iterator[Found]:
         """
         What is there of each process, whatever it is, in the order of their indices.
+
+        One after the other is read.
 
         Raises:
             ResultNotFoundError: There is no such folder.
             ResultAccessError: It is no folder, or cannot be listed.
         """
-        return tuple(map(self._parts.found, self._parts.indices()))
+        return map(self._parts.found, self._parts.indices())
 
     def indices(self) -> tuple[int, ...]:
         """

@@ -17,7 +17,7 @@ from llem.distributed.board import STOPPED, Board
 from llem.distributed.errand import GivenUpError, LocalStore, PatientStore, within
 from llem.distributed.orders import Orders, StopOrderError
 from llem.distributed.words import Word
-from llem.errors import ConfigError, IncompleteRunError
+from llem.errors import IncompleteRunError
 
 
 def boards(count: int, timeout_s: float = 0.5) -> list[Board]:
@@ -149,15 +149,6 @@ def test_all_tell_where_rank_0_says_nothing() -> None:
         raise one.lost("no route")
     zero.signs.end()
     assert one.is_to_tell()
-
-
-def test_a_rank_is_one_process() -> None:
-    """The second one is refused."""
-    store = LocalStore()
-    Board(store, 1, 2, 1.0, lambda: None).claim()
-
-    with pytest.raises(ConfigError, match="2 processes were started as rank 1"):
-        Board(store, 1, 2, 1.0, lambda: None).claim()
 
 
 def test_rank_0_leaves_last(monkeypatch) -> None:
@@ -451,3 +442,27 @@ def test_a_child_that_was_forked_is_none_of_the_ranks() -> None:
 
     assert os.WIFSIGNALED(status)
     assert os.WTERMSIG(status) == signal.SIGTERM
+
+
+def test_one_that_gets_on_is_waited_for_longer(monkeypatch) -> None:
+    """It is given up only once it stands still for so long."""
+    monkeypatch.setattr("llem.distributed.signs.PERIOD_S", 0.05)
+    zero, one = boards(2, timeout_s=0.4)
+    zero.signs.begin()
+
+    def work() -> None:
+        for _ in range(10):
+            time.sleep(0.1)
+            zero.step()
+
+    def wait() -> tuple[str, float]:
+        began_s = time.monotonic()
+        with pytest.raises(IncompleteRunError) as caught:
+            one.wait_for("kept", 0, "keep the result")
+        return str(caught.value), time.monotonic() - began_s
+
+    _, (told, waited_s) = at_once(work, wait)
+    zero.signs.end()
+
+    assert told == "rank 0 did not keep the result, nor get on with it, within 0.4 s"
+    assert waited_s > 1.0

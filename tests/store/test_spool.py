@@ -640,7 +640,7 @@ def test_the_record_of_another_process_is_not_taken(root):
     for part in PARTS[:3]:
         shutil.copy(one.folder / file_name(0, part), one.folder / file_name(1, part))
     sums = {
-        name.replace("00000", "00001"): digest for name, digest in one.found()[0].sha256.items()
+        name.replace("00000", "00001"): digest for name, digest in next(one.found()).sha256.items()
     }
     rewrite(one, 1, files=sums)
 
