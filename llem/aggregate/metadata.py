@@ -5,9 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from llem.aggregate.devices import Counted
 from llem.aggregate.latency import latency_warnings
 from llem.aggregate.unknown import exact_sum
-from llem.aggregate.windows import common_us, some_overlap, union_us, window_of
+from llem.aggregate.windows import common_us, overlapping, union_us, window_of
+from llem.domain.energy import Sensor
 from llem.domain.process import RawProcessResult
 from llem.domain.result import AggregationMetadata, ClockOffset
+from llem.domain.spool import named
 
 MIN_OVERLAP = 0.5
 """Share of the shortest window that all processes must have in common to have run together."""
@@ -49,6 +51,7 @@ def aggregation_metadata(
             *_warnings(share, {} if one else _shared(processes), counted),
             *_waited(processes, counted, share),
             *latency_warnings(processes),
+            *_not_looked_at(processes),
         ),
         clock_offsets=tuple(clock_offsets),
     )
@@ -61,10 +64,12 @@ def _shared_time(processes: Sequence[RawProcessResult]) -> float:
 
 
 def _attributed(processes: Sequence[RawProcessResult]) -> bool | None:
-    """Whether no device was metered by two processes at once. None: some have no evidence."""
-    if not all(process.devices for process in processes):
-        return None
-    return not _shared(processes)
+    """Whether no GPU was metered by two processes at once. None: some have no evidence of one."""
+    gpus = [
+        {device.uuid for device in process.devices if device.sensor is not Sensor.RAPL}
+        for process in processes
+    ]
+    return _shared(processes).keys().isdisjoint(set().union(*gpus)) if all(gpus) else None
 
 
 def _shared(processes: Sequence[RawProcessResult]) -> dict[str, list[int]]:
@@ -74,9 +79,9 @@ def _shared(processes: Sequence[RawProcessResult]) -> dict[str, list[int]]:
         for uuid in dict.fromkeys(device.uuid for device in process.devices):
             metering.setdefault(uuid, []).append(process)
     return {
-        uuid: [process.process_index for process in several]
+        uuid: [several[i].process_index for i in at_once]
         for uuid, several in metering.items()
-        if some_overlap([*map(window_of, several)])
+        if (at_once := overlapping([*map(window_of, several)]))
     }
 
 
@@ -99,14 +104,24 @@ def _warnings(
             )
 
 
+def _not_looked_at(processes: Sequence[RawProcessResult]) -> Iterator[str]:
+    """Of which processes it is not known whether they were throttled, where it is of others."""
+    silent = [p.process_index for p in processes if p.thermal_throttle is None]
+    if silent and len(silent) < len(processes):
+        yield (
+            f"{named(silent)} could not see whether devices were throttled: what is said of it is "
+            "that of the others"
+        )
+
+
 def _waited(
     processes: Sequence[RawProcessResult], counted: Sequence[Counted], share: float
 ) -> Iterator[str]:
     """What devices draw while their process waits for the others is in no figure."""
     windows = [window_of(process) for process in processes]
-    span_us = union_us(windows)
-    whole_us = span_us * len(counted)
-    measured_us = sum(one.metered_us for one in counted)
+    measured = [one for one in counted if None not in one.energies_j]
+    whole_us = union_us(windows) * len(measured)
+    measured_us = sum(one.metered_us for one in measured)
     if share < MIN_OVERLAP or measured_us >= (1 - MAX_WAITING) * whole_us:
         return
     ends_us = [window.end_us for window in windows]

@@ -1,7 +1,6 @@
 """Measured windows: which lie apart, and how much time they cover together."""
 
 import bisect
-import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -64,10 +63,16 @@ def union_us(windows: Sequence[Window]) -> int:
     return total
 
 
-def some_overlap(windows: Sequence[Window]) -> bool:
-    """Whether any two of *windows* overlap."""
-    ordered = sorted(windows, key=lambda window: window.begin_us)
-    return any(one.overlaps(after) for one, after in itertools.pairwise(ordered))
+def overlapping(windows: Sequence[Window]) -> list[int]:
+    """Those of *windows* that overlap another one: their indices, in order."""
+    ordered = sorted(range(len(windows)), key=lambda i: windows[i].begin_us)
+    found, longest = set[int](), None
+    for i in ordered:
+        if longest is not None and windows[i].overlaps(windows[longest]):
+            found |= {i, longest}
+        if longest is None or windows[i].until_us > windows[longest].until_us:
+            longest = i
+    return sorted(found)
 
 
 def heaviest_apart(windows: Sequence[Window], weights: Sequence[float]) -> list[int]:

@@ -3,6 +3,7 @@
 import pytest
 from ranks import aggregate, device, process
 
+from llem.domain.energy import Sensor, ThermalThrottleInfo
 from llem.domain.result import ClockOffset
 from llem.errors import AggregationError
 
@@ -89,6 +90,47 @@ def test_devices_that_wait_for_others_are_told_of() -> None:
     )
     assert even.warnings == ()
     assert not any("waiting" in line for line in shared.warnings)
+
+
+def test_devices_without_a_figure_wait_for_nobody() -> None:
+    """There is no energy that anything could be left out of."""
+    unknown = aggregate(
+        *(process(i, window=(0, 20 + 40 * i), devices=(), energy_j=None) for i in range(2))
+    )
+
+    assert unknown.aggregation.warnings == ()
+
+
+def test_only_who_shared_is_named() -> None:
+    """Another process had the device to itself, later."""
+    windows = [(50, 60), (5, 15), (0, 10), (60, 61)]
+    run = [process(i, window=w, devices=(device("GPU-a"),)) for i, w in enumerate(windows)]
+
+    lines = aggregate(*run).aggregation.warnings
+
+    assert "processes 1, 2 shared the device GPU-a, whose energy is counted once" in lines
+
+
+def test_the_processor_of_a_machine_is_no_gpu() -> None:
+    """All of its processes read it, which says nothing of how GPUs were given out."""
+    cpu = device("package-0", gpu_index=9, sensor=Sensor.RAPL)
+    bare = aggregate(*(process(i, devices=(cpu,)) for i in range(2))).aggregation
+    own = aggregate(*(process(i, devices=(device(f"GPU-{i}"), cpu)) for i in range(2))).aggregation
+
+    assert bare.gpu_attribution_verified is None
+    assert own.gpu_attribution_verified is True
+    assert all("shared the device package-0" in one.warnings[0] for one in (bare, own))
+
+
+def test_who_could_not_see_throttling_is_named() -> None:
+    """That the others met none says nothing of its devices."""
+    seen = process(0, thermal_throttle=ThermalThrottleInfo())
+    (line,) = aggregate(seen, process(1)).aggregation.warnings
+
+    assert line == (
+        "rank 1 could not see whether devices were throttled: what is said of it is that of the "
+        "others"
+    )
 
 
 def test_what_went_before_stands_before() -> None:

@@ -1,5 +1,7 @@
 """What one process measured, divided over two, gives the figures of the whole."""
 
+import operator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -52,8 +54,10 @@ def halves(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-def together(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """What the requests of both halves came to."""
+def together(
+    one: dict[str, Any], other: dict[str, Any], of_both: Callable[..., float] = max
+) -> dict[str, Any]:
+    """What the requests of both halves came to; how long they were throttled is that *of_both*."""
     whole = {**one}
     for name in ("per_request_latencies_ms", "gpu_utilisation_samples"):
         whole[name] = one[name] + other[name]
@@ -70,7 +74,7 @@ def together(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
         detected=a.detected or b.detected,
         power=a.power or b.power,
         thermal=a.thermal or b.thermal,
-        throttle_duration_sec=max(a.throttle_duration_sec, b.throttle_duration_sec),
+        throttle_duration_sec=of_both(a.throttle_duration_sec, b.throttle_duration_sec),
         max_temperature_c=max(a.max_temperature_c, b.max_temperature_c),
         throttle_timestamps=tuple(sorted({*a.throttle_timestamps, *b.throttle_timestamps})),
     )
@@ -120,7 +124,7 @@ def test_by_requests(one, other, seconds: float, joules: float) -> None:
 
 @given(halves(), halves(), SECONDS, SECONDS, st.floats(0, 1e9), st.floats(0, 1e9))
 def test_by_time(one, other, first_s, second_s, first_j: float, second_j: float) -> None:
-    """One process after the other on one GPU: energies add up, and so do idle shares."""
+    """One process after the other on one GPU: energies add up, idle shares, and throttled time."""
     ends = first_s + 1, first_s + second_s + 2
     split = aggregate(
         process(0, **one, window=(0, ends[0]), devices=(device("GPU-a", first_j),)),
@@ -129,7 +133,7 @@ def test_by_time(one, other, first_s, second_s, first_j: float, second_j: float)
     whole = aggregate(
         process(
             0,
-            **together(one, other),
+            **together(one, other, operator.add),
             window=(0, ends[1]),
             devices=(device("GPU-a", first_j + second_j),),
         )
