@@ -1,7 +1,7 @@
 """Whether the processes of a run have all left what they measured, whole, and of this run."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
@@ -123,13 +123,24 @@ def check_completeness(manifest: RunManifest, found: Iterable[Found]) -> Complet
 
 
 def _missing(index: int, manifest: RunManifest) -> Problem:
-    place = f" into {manifest.places[index]}, to be copied from there" if manifest.places else ""
     return Problem(
         process_index=index,
         kind="missing",
         text="left nothing",
-        advice=f"see whether it measures still, or left it{place}, or why it died",
+        advice=_advice_on_missing(index, manifest.places),
     )
+
+
+def _advice_on_missing(index: int, places: Sequence[str]) -> str:
+    """Whoever aggregates does so most often where rank 0 was to."""
+    if not places:
+        return "copy the files that it left on its own machine into this folder, or see why it died"
+    if len({*places}) == 1 or (index > 0 and places[index] == places[0]):
+        return "see whether it measures still, why it died, or says that its files lie elsewhere"
+    advice = f"copy the files that it left in {places[index]} into this folder, if there are any"
+    if index == 0:
+        advice += "; `llem list` there says whether it has kept the result of all"
+    return advice
 
 
 def _duplicate(index: int, count: int) -> Problem:

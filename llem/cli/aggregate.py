@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from llem.cli.kept import tell_kept
+from llem.cli.message import say
 from llem.cli.output import (
     AsJson,
     writing_store,
@@ -44,6 +45,11 @@ def aggregate_verb(
     store = writing_store(spool.root if root is None else root)
     kept = finish(spool, store, allow_incomplete=allow_incomplete)
     tell_kept(kept, as_json=as_json)
+    if kept.result.aggregation.missing_processes:
+        say(
+            f"what there is of the run stays in {spool.folder}: call `llem aggregate` again once "
+            "more of it is there, or take the folder away"
+        )
     return 0
 
 

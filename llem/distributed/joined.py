@@ -3,7 +3,7 @@
 import contextlib
 import os
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -47,11 +47,10 @@ class Joined:
     places: tuple[str, ...]
     kept_before: tuple[str, ...]
 
-    def beside(self, ranks: Sequence[int]) -> str:
-        """The places of *ranks* that are not that of this one, in words. Empty: there are none."""
+    def away(self) -> dict[int, str]:
+        """The ranks that leave what they measured elsewhere than this one, and where."""
         own = self.places[self.board.rank]
-        others = dict.fromkeys(self.places[rank] for rank in ranks)
-        return ", ".join(place for place in others if place != own)
+        return {rank: place for rank, place in enumerate(self.places) if place != own}
 
     def speaker_of(self, rank: int) -> int:
         """The lowest rank with the clock of *rank*, which compares it for all of them."""

@@ -405,13 +405,17 @@ class Ranks(Peers):
         left, folder = self._left(), self._spool.folder
         if len(left) == self.count:
             return f"what they measured is kept in {folder}: `llem aggregate {folder}` finishes it"
-        missing = [rank for rank in range(self.count) if rank not in left]
-        elsewhere = self._ready().beside(missing)
-        copied = f", copied from {elsewhere}," if elsewhere else ""
+        missing = {rank for rank in range(self.count) if rank not in left}
+        away = {rank: place for rank, place in self._ready().away().items() if rank in missing}
+        wanted = []
+        if away:
+            places = ", ".join(dict.fromkeys(away.values()))
+            wanted.append(f"the files that {named(away)} left in {places} are copied into it")
+        if near := missing - away.keys():
+            wanted.append(f"{named(near)} {'has' if len(near) == 1 else 'have'} left files there")
         return (
             f"what {named(left)} measured is kept in {folder}: `llem aggregate {folder}` finishes "
-            f"it once that of {named(missing)}{copied} is there, or without it "
-            "(--allow-incomplete)"
+            f"it once {' and '.join(wanted)}, or without what is missing (--allow-incomplete)"
         )
 
 

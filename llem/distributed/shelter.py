@@ -60,13 +60,20 @@ def _sheltered(
                 shelter.leave(process, conditions, samples)
                 return StoreWriteError(
                     f"{fault}; what rank {rank} measured{kept} was put into {shelter.folder}: copy "
-                    f"its files into {manifest.places[0]}, where rank 0 leaves its own, and call "
-                    "`llem aggregate` there"
+                    f"its files {_to(rank, manifest)}, and call `llem aggregate` there"
                 )
     return StoreWriteError(
         f"{fault}; nor could it be put elsewhere, so that what rank {rank} measured is lost: make "
         "room for it, or name another place by TMPDIR, and run again"
     )
+
+
+def _to(rank: int, manifest: RunManifest) -> str:
+    """Where what lies elsewhere belongs."""
+    where = f"into {manifest.places[0]}, where rank 0 leaves its own"
+    if manifest.places[rank] != manifest.places[0]:
+        return where
+    return f"{where}, once that can be written, or those of the other ranks to them"
 
 
 @contextmanager

@@ -82,7 +82,8 @@ class StoreFault:
             folder = shlex.quote(self.path)
             return (
                 f"`llem aggregate {folder}` finishes it, with --allow-incomplete without what is "
-                f"missing; `rm -r {folder}` gives it up"
+                f"missing; `rm -r {folder}` gives it up, as where a result without that is kept, "
+                "or rank 0 has kept the whole one elsewhere"
             )
         return _ADVICE.get(self.kind, _USUAL_ADVICE)
 

@@ -38,6 +38,7 @@ def test_a_whole_run_is_finished(llem, left, tmp_path) -> None:
     done = llem("aggregate", spool.folder)
 
     assert done.status == 0, done.err
+    assert done.err == ""
     (key,) = ResultStore(tmp_path / "root")
     assert f"root/{key}/result.json" in done.out
     assert not (tmp_path / "root" / ".state").exists()
@@ -74,6 +75,7 @@ def test_without_what_is_missing(llem, left, tmp_path) -> None:
     assert done.status == 0, done.err
     assert "rank 1: left nothing" in done.out
     assert "incomplete_run: " in done.out
+    assert f"what there is of the run stays in {spool.folder}" in done.err
     (key,) = ResultStore(tmp_path / "root")
     assert ResultStore(tmp_path / "root").get(key).aggregation.method == "incomplete_aggregation"
     assert spool.is_marked(0)
@@ -106,6 +108,7 @@ def test_a_result_that_was_kept_before(llem, left, tmp_path) -> None:
 
     assert again.status == 0, again.err
     assert list(ResultStore(tmp_path / "root")) == [key]
+    assert "without some of its processes" not in again.out
 
 
 @pytest.mark.parametrize("name", ["nothing", "file", "folder"])
@@ -134,17 +137,29 @@ def test_a_folder_of_runs(llem, left, tmp_path, name) -> None:
     assert "`llem verify` says what ranks left" in listed.err
 
 
-def test_where_a_missing_part_may_lie(llem, tmp_path) -> None:
-    """On the machine that it was measured on."""
+A, B = "a:/x/.state/run", "b:/y/.state/run"
+
+
+@pytest.mark.parametrize(
+    ("places", "present", "told"),
+    [
+        ((A, B), 0, f"rank 1: left nothing: copy the files that it left in {B} into this folder"),
+        ((A, B), 1, f"rank 0: left nothing: copy the files that it left in {A} into this folder"),
+        ((A, A), 0, "rank 1: left nothing: see whether it measures still, why it died"),
+        ((A, A), 1, "rank 0: left nothing: see whether it measures still, why it died"),
+        ((), 0, "rank 1: left nothing: copy the files that it left on its own machine into this"),
+    ],
+)
+def test_where_a_missing_part_may_lie(llem, tmp_path, places, present, told) -> None:
+    """On the machine that it was measured on; nobody is sent to where they are."""
     spool = Spool.of(tmp_path / "root", RUN)
-    spool.begin(attrs.evolve(manifest_of(2), places=("a:/x/.state/run", "b:/y/.state/run")))
-    spool.leave(process_of(0), CONDITIONS)
+    spool.begin(attrs.evolve(manifest_of(2), places=places))
+    spool.leave(process_of(present), CONDITIONS)
 
     refused = llem("aggregate", spool.folder)
 
-    assert (
-        "rank 1: left nothing: see whether it measures still, or left it into b:/y" in refused.err
-    )
+    assert told in refused.err
+    assert ("whether it has kept the result" in refused.err) == ((places, present) == ((A, B), 1))
 
 
 def test_a_state_that_cannot_be_removed(llem, left, tmp_path) -> None:

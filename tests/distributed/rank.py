@@ -19,7 +19,7 @@ import attrs
 import torch
 
 import llem
-from llem.distributed import board, signs
+from llem.distributed import board, ranks, signs
 from llem.domain.config import (
     BaselineConfig,
     EnergyConfig,
@@ -126,7 +126,7 @@ def misbehave(place: str) -> None:
 
 def hook() -> None:
     """Have this rank follow its plan wherever ranks meet, and at each prompt."""
-    exchange, generate = board.Board.exchange, Sleeping.generate
+    exchange, generate, finish = board.Board.exchange, Sleeping.generate, ranks.finish
     tell, wait_for, part = board.Board.tell, board.Board.wait_for, board.Board.part
 
     def exchanging(self: board.Board, stage: str, value: Any, **how: Any) -> Any:
@@ -160,6 +160,11 @@ def hook() -> None:
                 file.writelines(f"{prompt[0]}\n" for prompt in batch)
         return generate(self, batch)
 
+    def finishing(*about: Any, **how: Any) -> Any:
+        misbehave("before finish")
+        return finish(*about, **how)
+
+    ranks.finish = finishing
     signs.LOOK_S, signs.SILENT_S = 0.5, PLAN.get("silent_s", signs.SILENT_S)
     board.Board.exchange = exchanging  # type: ignore[method-assign]
     board.Board.tell = telling  # type: ignore[method-assign]
@@ -168,14 +173,14 @@ def hook() -> None:
     Sleeping.generate = generating  # type: ignore[method-assign]
 
 
-def measure(ranks: llem.Ranks) -> None:
+def measure(peers: llem.Ranks) -> None:
     """Once, as the plan says."""
     if "bare" in PLAN:
-        with llem.Experiment(CONFIG, peers=ranks) as run:
+        with llem.Experiment(CONFIG, peers=peers) as run:
             time.sleep(0.2)
             run.record(input_tokens=3, output_tokens=4, latency_s=0.1, ttft_s=0.05)
     else:
-        llem.run_experiment(CONFIG, backend=engine(), peers=ranks, clock=WrongClock())
+        llem.run_experiment(CONFIG, backend=engine(), peers=peers, clock=WrongClock())
 
 
 def main() -> None:
@@ -188,13 +193,16 @@ def main() -> None:
         raise SystemExit(status_of(["run", "--root", str(root), *PLAN["words"]]))
     if PLAN.get("own_group"):
         torch.distributed.init_process_group("gloo")
+    kept = None
     try:
-        with llem.Ranks(root, timeout_s=PLAN.get("timeout_s", 60)) as ranks:
+        with llem.Ranks(root, timeout_s=PLAN.get("timeout_s", 60)) as peers:
             if PLAN.get("group_inside"):
                 torch.distributed.init_process_group("gloo")
-            measure(ranks)
-            misbehave("before keep")
-            kept = ranks.keep() if RANK not in PLAN.get("keep_not", ()) else None
+            for which in range(len(peers.kept_before), PLAN.get("experiments", 1)):
+                misbehave(f"before experiment {which}")
+                measure(peers)
+                misbehave("before keep")
+                kept = peers.keep() if RANK not in PLAN.get("keep_not", ()) else None
     except (llem.LlemError, KeyboardInterrupt, RuntimeError) as error:
         told = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
         Path(PLAN["said"], f"{RANK}.txt").write_text(told, "utf-8")

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llem.distributed import clocks, signs
+from llem.distributed import clocks, joined, signs
 from llem.distributed.board import STOPPED, Board
 from llem.distributed.errand import GivenUpError, LocalStore, PatientStore, within
+from llem.distributed.launch import Launch
 from llem.distributed.orders import Orders, StopOrderError
 from llem.distributed.words import Word
-from llem.errors import IncompleteRunError
+from llem.errors import ConfigError, IncompleteRunError
 
 
 def boards(count: int, timeout_s: float = 0.5) -> list[Board]:
@@ -149,6 +150,22 @@ def test_all_tell_where_rank_0_says_nothing() -> None:
         raise one.lost("no route")
     zero.signs.end()
     assert one.is_to_tell()
+
+
+def test_a_rank_is_one_process(monkeypatch) -> None:
+    """Another one may be it once that has left, and the same one may meet others again."""
+    store = LocalStore()
+
+    def meet() -> int:
+        launch = Launch(rank=1, world_size=2, address="here:1")
+        return joined._turn(PatientStore(store, 1.0, lambda: None), launch)
+
+    assert [meet(), meet()] == [1, 2]
+    monkeypatch.setattr(joined, "_PROCESS", "another")
+    with pytest.raises(ConfigError, match="3 processes were started as rank 1"):
+        meet()
+    store.set("llem/0/3/bye/1", "1")
+    assert meet() == 4
 
 
 def test_rank_0_leaves_last(monkeypatch) -> None:

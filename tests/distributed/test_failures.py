@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -96,6 +97,31 @@ def test_ranks_that_the_launcher_starts_again(launcher, root, place) -> None:
     assert f"{key}/result.json" in ended.out
     has_kept = place != "run"
     assert ("an earlier attempt of the launcher has kept" in ended.out) is has_kept
+
+
+def test_experiments_that_were_kept_are_not_measured_again(launcher, root) -> None:
+    """A rank died in the second of two: all were started again, and did that one alone."""
+    plan = {"faults": [[1, "before experiment 1", "kill"]], "experiments": 2}
+
+    ended = launcher.end(launcher.start(2, plan, "--standalone", "--max-restarts", "1"))
+
+    assert ended.status == 0, ended.out
+    assert "an earlier attempt of the launcher has kept the result of this run at" in ended.out
+    assert len(ResultStore(root)) == 2
+
+
+def test_two_runs_of_one_launcher(launcher, root) -> None:
+    """One after the other, each in processes of its own."""
+    run = shlex.join([sys.executable, "-m", "llem", "run", "--root", str(root), *QUICK])
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python"]
+    command = [*launch, "--nproc-per-node", "2", "sh", "-c", f"{run} && {run}"]
+
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, env=launcher.environment
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert len(ResultStore(root)) == 2
 
 
 def test_a_keep_that_fails_is_told_at_once(launcher, root) -> None:

@@ -69,10 +69,25 @@ def test_two_ranks_on_one_gpu(launcher, root) -> None:
     assert ended.status == 0, ended.out
     result = kept(root)
     assert [device.uuid for device in result.devices] == ["GPU-0"]
-    assert result.total_energy_j == pytest.approx(100 * result.total_inference_time_sec, rel=0.01)
+    # The reading of one of them counts, and their windows are not quite the same.
+    lasted_s = [one.inference_metrics.inference_time_sec for one in result.process_results]
+    assert 99 * min(lasted_s) < result.total_energy_j < 101 * max(lasted_s)
     assert result.total_tokens == 16 * 7
     assert result.aggregation.gpu_attribution_verified is False
     assert result.multi_gpu is None
+
+
+def test_a_rank_that_is_slower(launcher, root) -> None:
+    """The window of the other one ends with its own work, and so does its energy."""
+    ended = launcher.run(2, gpus={"0": ["GPU-0"], "1": ["GPU-1"]}, slower={"1": 10})
+
+    assert ended.status == 0, ended.out
+    result = kept(root)
+    quick_s, slow_s = (p.inference_metrics.inference_time_sec for p in result.process_results)
+    assert slow_s > 8 * 0.22
+    assert quick_s < slow_s / 2
+    assert result.energy_per_device_j == pytest.approx((100 * quick_s, 110 * slow_s), rel=0.05)
+    assert any("none of what they drew waiting" in line for line in result.aggregation.warnings)
 
 
 def test_each_prompt_is_run_once(launcher, tmp_path) -> None:

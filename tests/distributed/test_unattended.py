@@ -1,5 +1,8 @@
 """Ranks that no launcher looks after: they find out by themselves what became of the others."""
 
+import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -98,3 +101,54 @@ def test_one_who_does_not_keep_is_noticed(apart) -> None:
         "IncompleteRunError: rank 1: left the block of its Ranks without keep(): every rank must "
         "call it; what they measured is kept in"
     )
+
+
+def test_rank_0_hangs_when_it_makes_the_result(apart, root) -> None:
+    """The others wait no longer than ranks wait for each other, and say whom they waited for."""
+    said = apart(2, faults=[[0, "before finish", "hang"]], timeout_s=8)
+
+    assert said[1].startswith(
+        "IncompleteRunError: rank 0 did not keep the result of all, nor get on with it, within 8 s"
+    )
+    assert "what they measured is kept in" in said[1]
+    assert len(ResultStore(root)) == 0
+
+
+def test_a_program_may_make_its_group_anew(launcher, root) -> None:
+    """Its store goes with the group, and none of llem keeps it."""
+    program = launcher.folder / "program.py"
+    program.write_text(GROUPS)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(program), str(root)],
+            env={**launcher.environment, **meeting, "RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    ends = [launcher.end(rank) for rank in ranks]
+
+    assert [end.status for end in ends] == [0, 0], ends[0].out + ends[1].out
+    assert len(ResultStore(root)) == 3
+
+
+GROUPS = """
+import sys, torch.distributed, llem
+from llem.domain.config import EnergyConfig, ExperimentConfig
+
+config = ExperimentConfig(n=4, device="cpu", energy=EnergyConfig(backend=None))
+for _ in range(3):
+    torch.distributed.init_process_group("gloo")
+    with llem.Ranks(sys.argv[1], timeout_s=60) as ranks:
+        with llem.Experiment(config, peers=ranks) as run:
+            run.record(input_tokens=3, output_tokens=4, latency_s=0.1, ttft_s=0.05)
+        ranks.keep()
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+"""
