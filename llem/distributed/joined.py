@@ -52,6 +52,13 @@ class Joined:
         own = self.places[self.board.rank]
         return {rank: place for rank, place in enumerate(self.places) if place != own}
 
+    @property
+    def is_first_of_another_machine(self) -> bool:
+        """Whether this is the lowest rank of a machine that is not that of rank 0."""
+        machines = [place.partition(":/")[0] for place in self.places]
+        rank = self.board.rank
+        return machines.index(machines[rank]) == rank > 0
+
     def speaker_of(self, rank: int) -> int:
         """The lowest rank with the clock of *rank*, which compares it for all of them."""
         name = self.clock_of[rank]

@@ -308,7 +308,11 @@ class Ranks(Peers):
         self._orders.heed()
 
     def is_to_tell(self) -> bool:
-        """Whether it is for this rank to tell a person why the run failed."""
+        """
+        Whether it is for this rank to tell a person why the run failed.
+
+        Each machine has an output of its own, and one of its ranks tells there.
+        """
         return self._is_speaker
 
     @property
@@ -354,7 +358,8 @@ class Ranks(Peers):
                 self._joined.channel.close()
             if self._board is not None:
                 # Who failed has said so, and it is known to those who wait.
-                self._is_speaker = error is None or self._board.is_to_tell()
+                first = self._joined is not None and self._joined.is_first_of_another_machine
+                self._is_speaker = error is None or first or self._board.is_to_tell()
                 within_s = FAREWELL_S if error is None else GRACE_S
                 self._board.part(within_s=0.0 if self._orders.is_given else within_s)
             self._joined, self._board, self._is_parted = None, None, True

@@ -128,6 +128,17 @@ def test_who_tells_a_person() -> None:
     assert two.is_to_tell()
 
 
+def test_one_rank_of_each_machine_tells_there() -> None:
+    """Of rank 0's it is rank 0, which the board knows of."""
+    places = ("a:/x", "a:/x", "b:/x", "a:/x", "b:/x", "c:/y")
+    about = {"channel": None, "run_id": "r", "clock_of": (), "places": places, "kept_before": ()}
+    ranks = [joined.Joined(board=board, **about) for board in boards(6)]
+
+    assert [rank.is_first_of_another_machine for rank in ranks] == [
+        False, False, True, False, False, True,
+    ]  # fmt: skip
+
+
 def test_one_who_heard_of_a_failure_does_not_tell() -> None:
     """Rank 0 does, of its own fault too."""
     for culprit in (0, 2):
