@@ -64,7 +64,11 @@ class Channel:
         return why
 
     def _align_gpus(self, gpu: Any) -> str | None:
-        """The first time all find out whether they can; later they do, or do without."""
+        """
+        The first time all find out whether they can; later they do, or do without.
+
+        Where nccl fails in some and hangs in others, these end the run once their time is over.
+        """
         import torch
 
         def meet() -> None:

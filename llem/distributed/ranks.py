@@ -349,7 +349,7 @@ class Ranks(Peers):
         # Nothing more is to be given up: what follows is short.
         self._orders.hold()
         try:
-            if error is None:
+            if error is None or (isinstance(error, SystemExit) and not error.code):
                 self._leave_well()
             else:
                 self._leave_for(error)

@@ -115,6 +115,18 @@ def test_the_idle_share_of_a_shared_device_is_that_of_the_longer_span(longer: in
     assert result.energy_adjusted_j == 600 - 2 * 60
 
 
+def test_the_idle_share_covers_as_much_time_as_it_can() -> None:
+    """Readings of all three count, and the longest covers more than both others together."""
+
+    def metered(index: int, window: tuple[float, float], *joules: float) -> RawProcessResult:
+        both = (device("GPU-a", joules[0]), device("GPU-b", joules[1], gpu_index=1))
+        return process(index, window=window, devices=both, idle_w=3.0)
+
+    run = [metered(0, (0, 60), 100, 10), metered(1, (0, 10), 1, 20), metered(2, (20, 30), 1, 20)]
+
+    assert aggregate(*run).energy_adjusted_j == 100 + 2 * 20 - 3 * 60
+
+
 def test_idle_power_of_sets_that_share_a_part_is_unknown() -> None:
     """What two processes measured together cannot be told apart afterwards."""
     a, b, c = (device(f"GPU-{x}", gpu_index=i) for i, x in enumerate("abc"))

@@ -108,7 +108,21 @@ def test_a_result_that_was_kept_before(llem, left, tmp_path) -> None:
 
     assert again.status == 0, again.err
     assert list(ResultStore(tmp_path / "root")) == [key]
-    assert "without some of its processes" not in again.out
+
+
+def test_a_run_of_the_same_experiment_lacks_nothing(llem, left, tmp_path) -> None:
+    """Another one, which was whole as well, is none that is to be left out."""
+    llem("aggregate", left(0, 1).folder)
+    spool = Spool.of(tmp_path / "root", "run-2")
+    spool.begin(attrs.evolve(manifest_of(2), run_id="run-2"))
+    for index in (0, 1):
+        spool.leave(attrs.evolve(apart(index), gpu_name="another"), CONDITIONS)
+
+    done = llem("aggregate", spool.folder)
+
+    assert done.status == 0, done.err
+    assert len(ResultStore(tmp_path / "root")) == 2
+    assert "leave it out" not in done.out + done.err
 
 
 @pytest.mark.parametrize("name", ["nothing", "file", "folder"])

@@ -90,6 +90,20 @@ def test_what_is_not_kept_is_told(tmp_path) -> None:
     assert len(llem.ResultStore(tmp_path)) == 0
 
 
+def test_what_is_not_kept_is_told_on_the_way_out_of_python(tmp_path) -> None:
+    """A program that ends by `sys.exit`, as though all was well, has forgotten it too."""
+
+    def leave_early() -> None:
+        with llem.Ranks(tmp_path) as ranks:
+            measure(ranks)
+            sys.exit(0)
+
+    with ExitStack() as stack:
+        stack.enter_context(pytest.raises(SystemExit))
+        stack.enter_context(pytest.warns(LlemWarning, match="was not kept: call keep"))
+        leave_early()
+
+
 def test_nothing_to_keep(tmp_path) -> None:
     """No network is blamed for it."""
     with pytest.raises(IncompleteRunError, match="then call keep"), llem.Ranks(tmp_path) as ranks:
