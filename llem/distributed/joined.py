@@ -22,6 +22,12 @@ from llem.store import Spool
 KEPT = "kept"
 """Under which key the paths of the results are remembered."""
 
+_STORES: dict[tuple[int, str], Any] = {}
+"""
+The stores that were made here, by process and address, for as long as the process lives: where its
+host let one go, others that meet anew would find it in the middle of that.
+"""
+
 _PROCESS = secrets.token_hex(8)
 """Tells this process from others, but for those that it forks."""
 
@@ -201,8 +207,12 @@ def _store(launch: Launch, timeout_s: float) -> Any:
     if distributed.is_initialized():
         # There is no public way to the store of a group that the program has made.
         return distributed.distributed_c10d._get_default_store()  # noqa: SLF001
-    with _meeting(launch):
-        return next(rendezvous("env://", timeout=timedelta(seconds=timeout_s)))[0]
+    made = os.getpid(), launch.address
+    if made not in _STORES:
+        with _meeting(launch):
+            store, *_ = next(rendezvous("env://", timeout=timedelta(seconds=timeout_s)))
+        _STORES[made] = store
+    return _STORES[made]
 
 
 @contextlib.contextmanager

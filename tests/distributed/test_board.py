@@ -116,6 +116,28 @@ def test_all_that_were_stopped() -> None:
         zero.exchange("end", None)
 
 
+def test_who_ends_as_another_was_told_to_says_nothing_of_its_own() -> None:
+    """Whoever reads both reads of the one that was told to end, and once."""
+    zero, one = boards(2)
+    zero.fail(STOPPED)
+    with pytest.raises(IncompleteRunError) as told:
+        one.exchange("end", None)
+    one.fail(str(told.value))
+
+    assert str(told.value) == zero.report() == one.report() == f"rank 0: {STOPPED}"
+
+
+def test_ranks_that_failed_once_are_done_for() -> None:
+    """The next Experiment is refused in all of them alike, with why."""
+    zero, one = boards(2)
+    zero.check_whole()
+    one.fail("ValueError: boom")
+
+    for board in (zero, one):
+        with pytest.raises(IncompleteRunError, match=r"^rank 1: ValueError: boom: nothing more"):
+            board.check_whole()
+
+
 def test_who_tells_a_person() -> None:
     """Rank 0 for all, and each of a fault of its own that rank 0 has not."""
     zero, one, two = boards(3)

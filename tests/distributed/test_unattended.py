@@ -114,17 +114,18 @@ def test_rank_0_hangs_when_it_makes_the_result(apart, root) -> None:
     assert len(ResultStore(root)) == 0
 
 
-def test_a_program_may_make_its_group_anew(launcher, root) -> None:
-    """Its store goes with the group, and none of llem keeps it."""
+@pytest.mark.parametrize("has_groups", [True, False])
+def test_ranks_may_meet_again_and_again(launcher, root, has_groups) -> None:
+    """The store of a program's group goes with that, and one of llem's own is met at again."""
     program = launcher.folder / "program.py"
-    program.write_text(GROUPS)
+    program.write_text(PROGRAM)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
     ranks = [
         subprocess.Popen(
-            [sys.executable, str(program), str(root)],
+            [sys.executable, str(program), str(root), *(["groups"] if has_groups else [])],
             env={**launcher.environment, **meeting, "RANK": rank, "LOCAL_RANK": rank},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -135,20 +136,22 @@ def test_a_program_may_make_its_group_anew(launcher, root) -> None:
     ends = [launcher.end(rank) for rank in ranks]
 
     assert [end.status for end in ends] == [0, 0], ends[0].out + ends[1].out
-    assert len(ResultStore(root)) == 3
+    assert len(ResultStore(root)) == 5
 
 
-GROUPS = """
+PROGRAM = """
 import sys, torch.distributed, llem
 from llem.domain.config import EnergyConfig, ExperimentConfig
 
 config = ExperimentConfig(n=4, device="cpu", energy=EnergyConfig(backend=None))
-for _ in range(3):
-    torch.distributed.init_process_group("gloo")
+for _ in range(5):
+    if "groups" in sys.argv:
+        torch.distributed.init_process_group("gloo")
     with llem.Ranks(sys.argv[1], timeout_s=60) as ranks:
         with llem.Experiment(config, peers=ranks) as run:
             run.record(input_tokens=3, output_tokens=4, latency_s=0.1, ttft_s=0.05)
         ranks.keep()
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    if "groups" in sys.argv:
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 """
