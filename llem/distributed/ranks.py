@@ -415,7 +415,7 @@ class Ranks(Peers):
         wanted = []
         if away:
             places = ", ".join(dict.fromkeys(away.values()))
-            wanted.append(f"the files that {named(away)} left in {places} are copied into it")
+            wanted.append(f"what {named(away)} may have left in {places} is copied into it")
         if near := missing - away.keys():
             wanted.append(f"{named(near)} {'has' if len(near) == 1 else 'have'} left files there")
         return (
